@@ -1,0 +1,3 @@
+//! From kernel programs to samples: load, attach, drain.
+
+pub mod status;

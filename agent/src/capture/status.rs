@@ -1,0 +1,51 @@
+//! What capture says of itself, for `status`, metrics and the coverage of the audit.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A snapshot; all counts since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureStatus {
+    /// Name of the backend that runs.
+    pub backend: String,
+    /// Why: what makes it the choice, or why better ones do not run.
+    pub backend_reason: String,
+    /// Watched ports, and whether something listens there now.
+    pub ports: Vec<PortStatus>,
+    /// By CPU.
+    pub cpus: Vec<CpuStatus>,
+    /// Ring size of each CPU in bytes.
+    pub ring_bytes: u64,
+    /// Connections that were open on watched ports when the probes were attached.
+    pub open_at_start: u64,
+    /// Times that the kernel skipped a program (`recursion_misses`), by program.
+    pub missed_runs: BTreeMap<String, u64>,
+}
+
+/// One watched port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    /// The port.
+    pub port: u16,
+    /// Whether a listener was found at the last look.
+    pub listening: bool,
+}
+
+/// One CPU's ledger: `emitted = read + in the ring`, and what was lost by cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuStatus {
+    /// CPU number.
+    pub cpu: u32,
+    /// Samples that the kernel side put into the ring.
+    pub emitted: u64,
+    /// Samples that were read from it.
+    pub read: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Read, but not understood as a sample.
+    pub undecodable: u64,
+    /// `PERF_RECORD_LOST` as the kernel reports it: lags and undercounts, a cross-check only.
+    pub reported_lost: u64,
+    /// Every other kernel counter, by name (`s3auditd_common::counters::KernelCounter`).
+    pub counters: BTreeMap<String, u64>,
+}

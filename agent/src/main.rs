@@ -1,0 +1,2 @@
+//! `s3auditd`: see the README.
+fn main() {}

@@ -1,0 +1,152 @@
+//! What the agent tells the kernel programs at load time and through maps.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bitmap of the 65,536 local ports, the first thing that every program looks at.
+pub const PORT_WORDS: usize = 65_536 / 64;
+
+/// See [`PORT_WORDS`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct PortBitmap {
+    /// Bit `port % 64` of word `port / 64`.
+    pub words: [u64; PORT_WORDS],
+}
+
+impl PortBitmap {
+    /// The bitmap with exactly these ports.
+    #[must_use]
+    pub fn of(ports: &[u16]) -> Self {
+        let mut words = [0; PORT_WORDS];
+        for port in ports {
+            if let Some(word) = words.get_mut(usize::from(port >> 6)) {
+                *word |= 1 << (port & 63);
+            }
+        }
+        Self { words }
+    }
+}
+
+/// What the kernel side remembers of one connection, keyed by cookie; written by the kernel side only.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct ConnectionState {
+    /// Samples that the ring did not take.
+    pub lost: u32,
+    /// [`crate::sample::Role`].
+    pub role: u32,
+    /// Bytes copied from each direction since the other one last moved.
+    pub run: [u32; 2],
+}
+
+macro_rules! offsets {
+    ($($(#[doc = $doc:literal])+ $field:ident : $structure:literal . $path:literal,)+) => {
+        /// Where the running kernel keeps what the programs read, in bytes, from its BTF (aya-ebpf has no CO-RE for Rust).
+        ///
+        /// Passed as a read-only global, so that the verifier sees constants.
+        #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+        #[repr(C)]
+        pub struct Offsets { $($(#[doc = $doc])+ pub $field: u32,)+ }
+
+        impl Offsets {
+            /// Fills every field from `resolve(structure, path)`; fails with the first pair that it does not know.
+            ///
+            /// # Errors
+            /// The structure and path that could not be resolved.
+            pub fn resolve(
+                mut resolve: impl FnMut(&'static str, &'static str) -> Option<u32>,
+            ) -> Result<Self, (&'static str, &'static str)> {
+                Ok(Self { $($field: resolve($structure, $path).ok_or(($structure, $path))?,)+ })
+            }
+        }
+    };
+}
+
+offsets! {
+    /// Address family.
+    sk_family: "sock"."__sk_common.skc_family",
+    /// Local port, host order.
+    sk_num: "sock"."__sk_common.skc_num",
+    /// Remote port, network order.
+    sk_dport: "sock"."__sk_common.skc_dport",
+    /// Remote IPv4 address.
+    sk_daddr: "sock"."__sk_common.skc_daddr",
+    /// Local IPv4 address.
+    sk_rcv_saddr: "sock"."__sk_common.skc_rcv_saddr",
+    /// Remote IPv6 address.
+    sk_v6_daddr: "sock"."__sk_common.skc_v6_daddr",
+    /// Local IPv6 address.
+    sk_v6_rcv_saddr: "sock"."__sk_common.skc_v6_rcv_saddr",
+    /// TCP state.
+    sk_state: "sock"."__sk_common.skc_state",
+    /// Network namespace.
+    sk_net: "sock"."__sk_common.skc_net.net",
+    /// Flag bits (`enum sock_flags`).
+    sk_flags: "sock"."__sk_common.skc_flags",
+    /// Protocol number.
+    sk_protocol: "sock"."sk_protocol",
+    /// Inode number of a network namespace.
+    net_inum: "net"."ns.inum",
+    /// Local port, network order; unlike `skc_num` it outlives the release of the port.
+    inet_sport: "inet_sock"."inet_sport",
+    /// Upper-layer protocol (kTLS and such), or null.
+    icsk_ulp_ops: "inet_connection_sock"."icsk_ulp_ops",
+    /// Next byte that the application will receive.
+    tcp_copied_seq: "tcp_sock"."copied_seq",
+    /// Next byte that the peer will send.
+    tcp_rcv_nxt: "tcp_sock"."rcv_nxt",
+    /// Next byte that the application will send.
+    tcp_write_seq: "tcp_sock"."write_seq",
+    /// Number of the system call.
+    regs_orig_ax: "pt_regs"."orig_ax",
+    /// First argument.
+    regs_di: "pt_regs"."di",
+    /// Second argument.
+    regs_si: "pt_regs"."si",
+    /// Third argument.
+    regs_dx: "pt_regs"."dx",
+    /// Code segment: tells a 32-bit caller.
+    regs_cs: "pt_regs"."cs",
+    /// Flags (`PF_*`).
+    task_flags: "task_struct"."flags",
+    /// Not null once the task has used io_uring.
+    task_io_uring: "task_struct"."io_uring",
+    /// Open files.
+    task_files: "task_struct"."files",
+    /// Descriptor table.
+    files_fdt: "files_struct"."fdt",
+    /// The table's array of files.
+    fdt_fd: "fdtable"."fd",
+    /// A file's own data: the `struct socket` of a socket.
+    file_private_data: "file"."private_data",
+    /// A file's inode.
+    file_inode: "file"."f_inode",
+    /// An inode's type and mode.
+    inode_mode: "inode"."i_mode",
+    /// A socket's `struct sock`.
+    socket_sk: "socket"."sk",
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString as _;
+
+    #[test]
+    fn bitmap_has_the_ports_asked_for_and_no_other() {
+        let bitmap = PortBitmap::of(&[0, 63, 64, 9000, 65_535]);
+        let set: u32 = bitmap.words.iter().map(|word| word.count_ones()).sum();
+        assert_eq!(set, 5);
+        assert_eq!(bitmap.words[9000 / 64] >> (9000 % 64) & 1, 1);
+        assert_eq!(bitmap.words[1023] >> 63, 1);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let failed = Offsets::resolve(|structure, _| (structure != "net").then_some(1));
+        assert_eq!(failed.unwrap_err().0.to_string(), "net");
+        let offsets = Offsets::resolve(|_, path| u32::try_from(path.len()).ok()).unwrap();
+        assert_eq!(offsets.sk_protocol, 11);
+    }
+}
