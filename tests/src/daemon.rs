@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +21,7 @@ const END_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    binary: PathBuf,
     /// Where it serves `/status`.
     pub metrics: SocketAddr,
     stdout: Captured,
@@ -43,15 +45,23 @@ impl Daemon {
     /// # Errors
     /// It is missing, or ends, or is not attached in time; with what it wrote to stderr.
     pub fn start(ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
-        let mut daemon = Self::spawn(ports, endpoint, flags)?;
+        Self::start_binary(&binary()?, ports, endpoint, flags)
+    }
+
+    /// [`Daemon::start`] with a given binary.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn start_binary(binary: &Path, ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut daemon = Self::spawn(binary, ports, endpoint, flags)?;
         daemon.wait_attached()?;
         Ok(daemon)
     }
 
-    fn spawn(ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
+    fn spawn(binary: &Path, ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
         let metrics = crate::gateway::local(crate::gateway::free_port()?);
         let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-        let mut command = command()?;
+        let mut command = command(binary);
         command.arg("run").args(["--listen", &ports.join(","), "--metrics-listen", &metrics.to_string()]);
         if let Some(endpoint) = endpoint {
             command.args(["--endpoint", endpoint]);
@@ -59,7 +69,7 @@ impl Daemon {
         let mut child = command.args(flags).spawn().with_context(|| format!("starting {command:?}"))?;
         let stdout = Captured::of(child.stdout.take());
         let stderr = Captured::of(child.stderr.take());
-        Ok(Self { child, metrics, stdout, stderr })
+        Ok(Self { child, binary: binary.to_owned(), metrics, stdout, stderr })
     }
 
     fn wait_attached(&mut self) -> anyhow::Result<()> {
@@ -107,7 +117,7 @@ impl Daemon {
     /// # Errors
     /// It fails.
     pub fn status_table(&self) -> anyhow::Result<String> {
-        let ended = run(&["status", "--metrics-listen", &self.metrics.to_string()])?;
+        let ended = run_binary(&self.binary, &["status", "--metrics-listen", &self.metrics.to_string()])?;
         anyhow::ensure!(ended.status.success(), "`s3auditd status`: {}\n{}", ended.status, ended.stderr);
         Ok(ended.stdout)
     }
@@ -152,10 +162,14 @@ impl Drop for Daemon {
     }
 }
 
-fn command() -> anyhow::Result<Command> {
-    let mut command = Command::new(tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?);
+fn binary() -> anyhow::Result<PathBuf> {
+    tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))
+}
+
+fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
+    command
 }
 
 /// Runs the binary with these arguments to its end.
@@ -163,7 +177,11 @@ fn command() -> anyhow::Result<Command> {
 /// # Errors
 /// It is missing, or still runs after [`END_PATIENCE`].
 pub fn run(arguments: &[&str]) -> anyhow::Result<Ended> {
-    let mut child = command()?.args(arguments).spawn().context("starting s3auditd")?;
+    run_binary(&binary()?, arguments)
+}
+
+fn run_binary(binary: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
+    let mut child = command(binary).args(arguments).spawn().context("starting s3auditd")?;
     let mut stdout = Captured::of(child.stdout.take());
     let mut stderr = Captured::of(child.stderr.take());
     let deadline = Instant::now() + END_PATIENCE;

@@ -75,7 +75,9 @@ pub fn none_wrong(calls: &[Call], records: &[Record]) -> anyhow::Result<()> {
             None => {
                 let closest = left.iter().min_by_key(|call| distance(call, record));
                 let wrong = closest.map(|call| differences(call, record).join("; ")).unwrap_or_default();
-                anyhow::bail!("a record that no call explains: {record}\n  closest call: {closest:?}\n  differs: {wrong}");
+                anyhow::bail!(
+                    "a record that no call explains: {record}\n  closest call: {closest:?}\n  differs: {wrong}"
+                );
             }
         }
     }

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn chunks_and_interim_replies_are_read_and_counted() {
-        let wire = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let wire =
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         let reply = answered(wire, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!((reply.status, reply.body.as_slice(), reply.received), (200, b"abc".as_slice(), wire.len() as u64));
     }

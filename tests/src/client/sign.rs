@@ -2,7 +2,7 @@
 
 use crate::gateway::{ACCESS_KEY, Gateway, REGION, SECRET_KEY};
 use rusty_s3::{Method, signing};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// How long a presigned target is good for; a whole scenario fits in.
 const GOOD_FOR: Duration = Duration::from_secs(3600);
@@ -26,7 +26,7 @@ pub fn target_with(
     secret: &str,
     headers: &[(&str, &str)],
 ) -> anyhow::Result<String> {
-    let mut url = rusty_s3::Url::parse(&format!("{}{path}", gateway.url()))?;
+    let mut url = reqwest::Url::parse(&format!("{}{path}", gateway.url()))?;
     let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     url.set_query(None);
     let host = gateway.address.to_string();
@@ -34,7 +34,7 @@ pub fn target_with(
     signed.extend_from_slice(headers);
     signed.sort_unstable();
     let signed = signing::sign(
-        &rusty_s3::Timestamp::try_from(SystemTime::now())?,
+        &jiff::Timestamp::now(),
         method,
         url,
         ACCESS_KEY,
