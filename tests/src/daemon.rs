@@ -168,6 +168,10 @@ fn binary() -> anyhow::Result<PathBuf> {
 
 fn command(binary: &Path) -> Command {
     let mut command = Command::new(binary);
+    // Each of the daemon's keys is also a variable: what is set for us must not configure it.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"S3AUDITD_")) {
+        command.env_remove(name);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

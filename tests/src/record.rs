@@ -89,9 +89,9 @@ impl Record {
     /// The peer of the gateway's socket.
     #[must_use]
     pub fn client(&self) -> Option<SocketAddr> {
-        let address = self.own("peerAddress")?.as_str()?.parse().ok()?;
-        let port = self.own("peerPort")?.as_u64()?;
-        Some(SocketAddr::new(address, u16::try_from(port).ok()?))
+        let peer = self.own("peer")?;
+        let address = peer.get("ip")?.as_str()?.parse().ok()?;
+        Some(SocketAddr::new(address, u16::try_from(peer.get("port")?.as_u64()?).ok()?))
     }
 
     /// Identifies the record: no two have the same.

@@ -35,6 +35,13 @@ struct Ask<'a> {
     body: Vec<u8>,
 }
 
+/// What later calls need of a reply.
+#[derive(Debug)]
+struct Answer {
+    body: String,
+    tag: String,
+}
+
 impl<'a> Light<'a> {
     /// A client of that gateway.
     ///
@@ -56,11 +63,11 @@ impl<'a> Light<'a> {
     pub fn round(&self, bucket: &str) -> anyhow::Result<Vec<Call>> {
         let b = bucket;
         let mut calls = Vec::new();
-        let mut make = |expected: u16, ask: Ask<'_>| -> anyhow::Result<String> {
-            let (call, body) = self.make(ask)?;
-            anyhow::ensure!(call.status == expected, "{call:?} should have ended with {expected}: {body}");
+        let mut make = |expected: u16, ask: Ask<'_>| -> anyhow::Result<Answer> {
+            let (call, answer) = self.make(ask)?;
+            anyhow::ensure!(call.status == expected, "{call:?} should have ended with {expected}: {}", answer.body);
             calls.push(call);
-            Ok(body)
+            Ok(answer)
         };
         make(200, ask("CreateBucket", Method::Put, b, ""))?;
         make(200, Ask { bucket: None, ..ask("ListBuckets", Method::Get, b, "") })?;
@@ -81,20 +88,18 @@ impl<'a> Light<'a> {
 
         let started = Ask { query: "uploads=", ..on("CreateMultipartUpload", Method::Post, b, "parts.bin") };
         let started = make(200, started)?;
-        let upload = between(&started, "<UploadId>", "</UploadId>").context("no upload id")?;
+        let upload = between(&started.body, "<UploadId>", "</UploadId>").context("no upload id")?;
+        let mut parts = String::new();
         for (number, size) in [(1, PART_BYTES), (2, 100)] {
             let query = format!("partNumber={number}&uploadId={upload}");
             let part = Ask { query: &query, body: vec![b'p'; size], ..on("UploadPart", Method::Put, b, "parts.bin") };
-            make(200, part)?;
+            let tag = make(200, part)?.tag;
+            parts.push_str(&format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>"));
         }
         let query = format!("uploadId={upload}");
-        let listed = make(200, Ask { query: &query, ..on("ListParts", Method::Get, b, "parts.bin") })?;
-        let tags = listed.split("<ETag>").skip(1).filter_map(|rest| rest.split("</ETag>").next());
-        let parts =
-            tags.zip(1..).map(|(tag, n)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>"));
-        let body = format!("<CompleteMultipartUpload>{}</CompleteMultipartUpload>", parts.collect::<String>());
-        let complete = on("CompleteMultipartUpload", Method::Post, b, "parts.bin");
-        make(200, Ask { query: &query, body: body.into_bytes(), ..complete })?;
+        make(200, Ask { query: &query, ..on("ListParts", Method::Get, b, "parts.bin") })?;
+        let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>").into_bytes();
+        make(200, Ask { query: &query, body, ..on("CompleteMultipartUpload", Method::Post, b, "parts.bin") })?;
 
         make(404, on("GetObject", Method::Get, b, "not-there"))?;
         make(403, Ask { secret: "not the secret", ..on("GetObject", Method::Get, b, "hello.txt") })?;
@@ -107,7 +112,7 @@ impl<'a> Light<'a> {
         Ok(calls)
     }
 
-    fn make(&self, ask: Ask<'_>) -> anyhow::Result<(Call, String)> {
+    fn make(&self, ask: Ask<'_>) -> anyhow::Result<(Call, Answer)> {
         let encoded = ask.key.map(|key| key.replace(' ', "%20"));
         let path: Vec<_> = [Some(""), ask.bucket, encoded.as_deref()].into_iter().flatten().collect();
         let path = if ask.bucket.is_some() { path.join("/") } else { "/".to_owned() };
@@ -121,15 +126,17 @@ impl<'a> Light<'a> {
         let method = reqwest::Method::from_bytes(ask.method.to_str().as_bytes())?;
         let request = self.http.request(method, format!("{}{target}", self.gateway.url())).headers(headers);
         let request = if ask.body.is_empty() { request } else { request.body(ask.body) };
-        let (status, body) = self.runtime.block_on(async {
+        let (status, answer) = self.runtime.block_on(async {
             let response = request.send().await?;
             let status = response.status().as_u16();
-            anyhow::Ok((status, response.bytes().await?))
+            let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
+            let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
+            anyhow::Ok((status, Answer { body, tag }))
         })?;
         let mut call = Call::new(ask.op, ask.bucket, ask.key, status);
         call.user_agent = Some(USER_AGENT.to_owned());
         call.access_key = Some(ACCESS_KEY.to_owned());
-        Ok((call, String::from_utf8_lossy(&body).into_owned()))
+        Ok((call, answer))
     }
 }
 
