@@ -2,6 +2,7 @@
 
 use crate::http::fetch;
 use crate::need::tool;
+use crate::record::Record;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read};
@@ -37,6 +38,17 @@ pub struct Ended {
     pub stdout: String,
     /// All it wrote there.
     pub stderr: String,
+}
+
+impl Ended {
+    /// What it wrote to stdout, as records.
+    ///
+    /// # Errors
+    /// A line that is no JSON.
+    pub fn records(&self) -> anyhow::Result<Vec<Record>> {
+        let lines = self.stdout.lines();
+        lines.map(|line| Ok(Record(serde_json::from_str(line).with_context(|| line.to_owned())?))).collect()
+    }
 }
 
 impl Daemon {

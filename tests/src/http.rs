@@ -164,11 +164,7 @@ impl Connection {
             }
             let piece = usize::try_from(owed).unwrap_or(usize::MAX).min(self.buffered.len());
             let room = KEPT_BODY_BYTES.saturating_sub(reply.body.len());
-            for (at, byte) in self.buffered.drain(..piece).enumerate() {
-                if at < room {
-                    reply.body.push(byte);
-                }
-            }
+            reply.body.extend(self.buffered.drain(..piece).take(room));
             owed -= piece as u64;
         }
         reply.received += length;

@@ -3,8 +3,9 @@
 use super::{Gateway, Running, local};
 use anyhow::Context as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A request as this gateway read it.
 #[derive(Debug)]
@@ -19,34 +20,36 @@ pub struct Request {
     pub received: u64,
 }
 
-/// Starts one on a free port; `answer` is called for each request, after its body, and writes the reply itself.
-///
-/// The connection ends when the client ends it or `answer` returns false.
+/// Writes the reply to a request whose body was read; false ends the connection.
+type Answer = dyn Fn(&Request, &mut TcpStream) -> bool + Send + Sync;
+
+/// Starts one on a free port, with that answer to each request.
 ///
 /// # Errors
 /// The socket's.
 pub fn start(answer: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static) -> anyhow::Result<Gateway> {
-    start_at(local(0), answer)
+    start_late(Duration::ZERO, answer)
 }
 
-/// The same on a given address.
+/// The same, but it lets each connection wait before it first reads: whatever the client sent meanwhile, a FIN
+/// included, comes with one receive.
 ///
 /// # Errors
 /// The socket's.
-pub fn start_at(
-    address: SocketAddr,
+pub fn start_late(
+    before: Duration,
     answer: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
 ) -> anyhow::Result<Gateway> {
-    let listener = TcpListener::bind(address).with_context(|| format!("listening on {address}"))?;
+    let listener = TcpListener::bind(local(0)).context("a raw gateway's port")?;
     let address = listener.local_addr()?;
-    let answer = Arc::new(answer);
+    let answer: Arc<Answer> = Arc::new(answer);
     // The listener lives as long as the process of the tests: a handful of idle threads.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let answer = Arc::clone(&answer);
             std::thread::spawn(move || {
                 // A client that goes away in the middle is its own business.
-                let _ = serve(stream, answer.as_ref());
+                let _ = serve(stream, before, answer.as_ref());
             });
         }
     });
@@ -63,10 +66,12 @@ pub fn answering(reply_bytes: usize) -> anyhow::Result<Gateway> {
     start(move |_, stream| stream.write_all(&reply).is_ok())
 }
 
-fn serve(stream: TcpStream, answer: &dyn Fn(&Request, &mut TcpStream) -> bool) -> std::io::Result<()> {
+fn serve(stream: TcpStream, before: Duration, answer: &Answer) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    std::thread::sleep(before);
     let mut replies = stream.try_clone()?;
-    let mut requests = BufReader::new(stream);
+    // Large, so that one receive may bring the end of a body together with the next head.
+    let mut requests = BufReader::with_capacity(256 * 1024, stream);
     while let Some(request) = read_head(&mut requests)? {
         std::io::copy(&mut (&mut requests).take(request.length), &mut std::io::sink())?;
         if !answer(&request, &mut replies) {
