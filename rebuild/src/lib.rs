@@ -7,6 +7,11 @@
 //! `assembler` (spans seen and unseen, by sequence number) -> [`http`] (framing and pairing: an [`exchange::Exchange`])
 //! -> `s3` (what it meant) -> `record` (redacted, serialised).
 
+mod assembler;
+mod connection;
+pub mod counters;
 pub mod exchange;
 pub mod http;
+pub mod loss;
+pub mod pipeline;
 pub mod sample;
