@@ -5,8 +5,11 @@
 //!
 //! The way through: [`sample`] (bytes of the ring become a `Sample`) -> `pipeline` -> `connection` (bounded table) ->
 //! `assembler` (spans seen and unseen, by sequence number) -> [`http`] (framing and pairing: an [`exchange::Exchange`])
-//! -> `s3` (what it meant) -> `record` (redacted, serialised).
+//! -> [`s3`] (what it meant) -> [`record`] (redacted, serialised).
 
 pub mod exchange;
 pub mod http;
+pub mod record;
+pub mod redact;
+pub mod s3;
 pub mod sample;

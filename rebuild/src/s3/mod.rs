@@ -9,3 +9,4 @@ pub mod post_form;
 pub mod query;
 pub mod sts;
 pub mod table;
+pub mod xml;

@@ -110,10 +110,7 @@ mod tests {
     #[test]
     fn absolute_form_loses_its_user_information() {
         let target = Target::parse(b"HTTP://user:pw@b.example:80/k?acl");
-        assert_eq!(
-            target,
-            Target { authority: Some(&b"b.example:80"[..]), path: &b"/k"[..], query: &b"acl"[..] }
-        );
+        assert_eq!(target, Target { authority: Some(&b"b.example:80"[..]), path: &b"/k"[..], query: &b"acl"[..] });
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Calls of the security token service: the action, and the id of the key that was issued. Never the rest.
 
 use super::query::{Query, Target};
+use super::xml;
 use crate::exchange::BodyStart;
 use crate::http::head::RequestHead;
 
@@ -42,4 +43,19 @@ pub fn action(query: &Query, body: &BodyStart) -> Option<&'static str> {
 fn action_in(query: &Query) -> Option<&'static str> {
     let asked = query.first("Action")?;
     ACTIONS.into_iter().find(|action| action.as_bytes() == asked)
+}
+
+/// The id of the key that was issued: it links later calls to the one who asked here. Nothing else of the reply, which
+/// holds the secret, is read.
+#[must_use]
+pub fn issued_access_key(body: &BodyStart) -> Option<String> {
+    const MAX_BYTES: usize = 128;
+    let mut found = None;
+    xml::walk(&body.bytes, |path, text| {
+        if let [.., "Credentials", "AccessKeyId"] = path {
+            let word = text.bytes().all(|byte| byte.is_ascii_graphic());
+            found = (word && text.len() <= MAX_BYTES).then(|| text.to_owned());
+        }
+    });
+    found
 }
