@@ -68,6 +68,9 @@ impl Redaction {
     #[must_use]
     pub fn covers(&self, name: &[u8]) -> bool {
         let name = name.trim_ascii();
+        if name.is_empty() {
+            return false;
+        }
         let equals = |listed: &str| name.eq_ignore_ascii_case(listed.as_bytes());
         let ends = |ending: &&str| {
             name.len()
@@ -110,7 +113,7 @@ impl Redaction {
         self.scan(text, true)
     }
 
-    /// A path or an object key: as [`Self::text`], but only behind a `?`, because keys such as `token=a/part.csv` are
+    /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
     /// common names of partitions.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
@@ -140,13 +143,11 @@ impl Redaction {
                     rest = rest.get(value..).unwrap_or_default();
                     name.clear();
                 }
-                b'?' => {
+                b'?' | b'#' => {
                     in_query = true;
                     name.clear();
                 }
-                b'&' | b'#' | b';' | b',' | b'=' | b':' | b'/' | b'"' | b'\'' | b'{' | b'(' | b'<' | b'>' => {
-                    name.clear()
-                }
+                b'&' | b';' | b',' | b'=' | b':' | b'/' | b'"' | b'\'' | b'{' | b'(' | b'<' | b'>' => name.clear(),
                 byte if byte.is_ascii_whitespace() => name.clear(),
                 byte => name.push(byte),
             }
@@ -229,13 +230,15 @@ fn cut_all(value: &[u8]) -> String {
 
 /// An Authorization header: the scheme if it is a known one; of AWS's schemes also the identifiers.
 fn authorization(value: &[u8]) -> String {
+    /// A proof has three fields; what comes after a few more is not one.
+    const MAX_FIELDS: usize = 8;
     const KNOWN: [&str; 7] = ["Basic", "Bearer", "Digest", "JWT", "Negotiate", "NTLM", "Token"];
     let value = value.trim_ascii();
     let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
     match scheme {
         b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
             let mut kept = Vec::new();
-            for field in rest.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            for field in rest.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).take(MAX_FIELDS) {
                 let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
                 match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.

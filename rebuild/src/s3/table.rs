@@ -176,7 +176,7 @@ pub const TABLE: &[Row] = &[
 
     // Objects: sub-resources.
     row(GET, Object, &[Has("acl")], Any, ["GetObjectAcl", "GetObjectACL", "GetObjectACL"]),
-    row(PUT, Object, &[Has("acl")], Any, ["PutObjectAcl", "PutObjectACL", "PutObjectACL"]),
+    row(PUT, Object, &[Has("acl")], Any, ["PutObjectAcl", "-", "PutObjectACL"]),
     row(GET, Object, &[Has("tagging")], Any, ["GetObjectTagging", "GetObjectTagging", "GetObjectTagging"]),
     row(PUT, Object, &[Has("tagging")], Any, ["PutObjectTagging", "PutObjectTagging", "PutObjectTagging"]),
     row(DELETE, Object, &[Has("tagging")], Any, ["DeleteObjectTagging", "DeleteObjectTagging", "DeleteObjectTagging"]),
