@@ -103,7 +103,10 @@ impl Redaction {
     /// A decoded query parameter's value as it may be written down.
     #[must_use]
     pub fn parameter(&self, name: &[u8], value: &[u8]) -> String {
-        if self.covers(name) { cut_all(value) } else { self.text(value) }
+        // Decoding may have brought forth a name in the name: `a%26Signature=…`, `Signature%3Dx=…`.
+        let last = name.rsplit(|byte| b"?&;#,/ ".contains(byte)).next().unwrap_or(name);
+        let holds_secret = name.contains(&b'=') && self.text(name).contains(REDACTED);
+        if self.covers(name) || self.covers(last) || holds_secret { cut_all(value) } else { self.text(value) }
     }
 
     /// A text that may hold URIs or parameters: every `name=value` with a covered name loses its value, at every level

@@ -66,6 +66,10 @@ pub fn judge(
             None => (Outcome::Unknown, None),
         };
     }
+    if exchange.request.is_none() && response.status == 200 {
+        // It may have been one of those.
+        return (Outcome::Unknown, None);
+    }
     match exchange.completion {
         Completion::Complete => (Outcome::Success, None),
         // Unseen bodies do not change what the status said.

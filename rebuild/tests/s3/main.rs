@@ -1,5 +1,6 @@
 //! What exchanges mean, and the records made of them.
 
+mod botocore;
 mod edge_cases;
 mod exchanges;
 mod golden;
