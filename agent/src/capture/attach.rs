@@ -169,7 +169,7 @@ fn try_backend(
     Ok(ebpf)
 }
 
-fn set_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), aya::maps::MapError> {
+pub(super) fn set_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), aya::maps::MapError> {
     let map = ebpf.map_mut("PORTS").ok_or_else(|| super::ring::missing("PORTS"))?;
     aya::maps::Array::try_from(map)?.set(0, AsPod(PortBitmap::of(ports)), 0)
 }

@@ -51,14 +51,29 @@ pub struct Capture {
     reason: String,
     ebpf: Ebpf,
     rings: Vec<Ring>,
-    windows: HashMap<MapData, u64, AsPod<Window>>,
+    windows: Windows,
     counters: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     grace: Grace,
     grace_wanted: bool,
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
-    failed_windows: u64,
+}
+
+/// The map in which the kernel side is told what is wanted of a direction next.
+pub struct Windows {
+    map: HashMap<MapData, u64, AsPod<Window>>,
+    failed: u64,
+}
+
+impl Windows {
+    /// Sets a window; it replaces the one that is there.
+    pub fn set(&mut self, cookie: u64, direction: Direction, window: Window) {
+        // The connection may be gone; a full table costs ring space, not truth.
+        if self.map.insert(window_key(cookie, direction), AsPod(window), 0).is_err() {
+            self.failed += 1;
+        }
+    }
 }
 
 /// What was read of one CPU's ring.
@@ -110,14 +125,13 @@ impl Capture {
             reason,
             ebpf,
             rings,
-            windows,
+            windows: Windows { map: windows, failed: 0 },
             counters,
             logger,
             grace,
             grace_wanted: true,
             cpus,
             open_at_start,
-            failed_windows: 0,
         })
     }
 
@@ -128,9 +142,10 @@ impl Capture {
 
     /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
     /// (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
-    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>)) -> u64 {
+    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> u64 {
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
+        let windows = &mut self.windows;
         for ring in &mut self.rings {
             let cpu = self.cpus.entry(ring.cpu()).or_default();
             let before = cpu.read;
@@ -140,7 +155,7 @@ impl Capture {
                     match Sample::parse(bytes) {
                         Ok(sample) => {
                             cpu.read_bytes += (size_of_val(&sample.header) + sample.payload.len()) as u64;
-                            each(&sample);
+                            each(&sample, windows);
                         }
                         Err(error) => {
                             cpu.undecodable += 1;
@@ -164,12 +179,27 @@ impl Capture {
         passed
     }
 
-    /// Tells the kernel side what is wanted of a direction next.
-    pub fn set_window(&mut self, cookie: u64, direction: Direction, window: Window) {
-        // The connection may be gone; a full table costs ring space, not truth.
-        if self.windows.insert(window_key(cookie, direction), AsPod(window), 0).is_err() {
-            self.failed_windows += 1;
+    /// See [`Windows`].
+    pub fn windows(&mut self) -> &mut Windows {
+        &mut self.windows
+    }
+
+    /// Watches no port any more, and returns once every program that still did has ended: the next drain is the last.
+    /// Returns the time of the end (CLOCK_MONOTONIC nanoseconds).
+    pub fn stop(&mut self) -> u64 {
+        if let Err(error) = attach::set_ports(&mut self.ebpf, &[]) {
+            warn!(%error, "the probes could not be told to stop; what they see from here on is not drained");
         }
+        let now = monotonic_ns();
+        // Bounded, should the kernel never answer; a grace period takes milliseconds.
+        for _ in 0..500 {
+            self.grace.request();
+            if self.grace.passed_ns() >= now {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        now
     }
 
     /// Where capture stands. Reads the kernel's counters: not for every sample.
@@ -183,7 +213,7 @@ impl Capture {
             cpus: self.cpu_status(),
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
-            failed_windows: self.failed_windows,
+            failed_windows: self.windows.failed,
             missed_runs: self.missed_runs(),
         }
     }
