@@ -1,3 +1,15 @@
 //! HTTP/1 as it is on the wire of S3 gateways: heads, framing, pairing of requests and replies.
+//!
+//! [`conversation`] is the core: it takes both streams of a connection and gives exchanges.
 
+pub(crate) mod body;
+pub(crate) mod chunked;
+pub(crate) mod conversation;
+pub(crate) mod framing;
 pub mod head;
+pub(crate) mod open;
+pub(crate) mod parse;
+pub(crate) mod probe;
+pub(crate) mod reader;
+pub(crate) mod reply_side;
+pub(crate) mod request_side;

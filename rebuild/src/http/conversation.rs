@@ -1,0 +1,391 @@
+//! HTTP/1 of one connection: both directions, because neither can be framed alone.
+//!
+//! [`Conversation`] takes spans of the two streams in causal order: when a span arrives, everything that the other
+//! direction had moved by then has been taken. That makes positions comparable: a reply to a request lies at or
+//! behind the place where the sent stream stood when that request had been received. `request_side` and `reply_side`
+//! hold the transitions of the two directions, this file what they share.
+
+use super::body::Body;
+use super::open::{Open, Part};
+use super::reader::HeadReader;
+use crate::counters::Counters;
+use crate::exchange::{Completion, Oddity, UnseenPart};
+use crate::loss::LossCause;
+use crate::pipeline::Limits;
+use s3auditd_common::sample::Direction;
+use std::collections::VecDeque;
+
+/// A part of one stream, in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'a> {
+    /// Its place.
+    pub(crate) at: u64,
+    /// When it moved.
+    pub(crate) time_ns: u64,
+    /// Where the other stream stood then.
+    pub(crate) other: u64,
+    pub(crate) data: Data<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Data<'a> {
+    Seen(&'a [u8]),
+    /// So many bytes moved and were not seen, for whatever cause.
+    Gap(u64),
+}
+
+/// What a step may use and change besides the conversation itself.
+pub(crate) struct Context<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) counters: &'a mut Counters,
+    /// Exchanges that ended, in order.
+    pub(crate) ended: &'a mut Vec<(Open, Completion)>,
+}
+
+/// What the reader of a direction wants of the bytes to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appetite {
+    /// It can do without; the kernel side's own budget is right.
+    Indifferent,
+    /// Bytes must be seen to stay in step.
+    Needs,
+    /// So many bytes are of no use, whatever they are.
+    Skips(u64),
+}
+
+/// How a connection came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// The client closed or reset first. `orderly`: the gateway closed too, so it had sent all it meant to send.
+    Client { orderly: bool },
+    /// The gateway closed first.
+    Gateway,
+    /// The agent stops.
+    AgentStops,
+    /// There was no room for it any more.
+    Evicted,
+}
+
+#[derive(Debug)]
+pub(super) enum RequestSide {
+    Head {
+        reader: HeadReader,
+        origin: Origin,
+    },
+    /// `committed`: it has been decided that what comes is body, not the next head.
+    Body {
+        body: Body,
+        committed: bool,
+    },
+    /// What comes has no known place. `sent_at`: where the sent stream stood when the last byte was received.
+    Lost {
+        sent_at: u64,
+    },
+    /// Met in mid-stream: a head may begin where a sample begins.
+    Unsynced,
+    /// Not HTTP/1.
+    Opaque,
+}
+
+/// Why a request head is looked for, and so what it means when none is there.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// The connection begins: it does not carry HTTP.
+    First,
+    /// The one before has ended: it is malformed.
+    Next,
+    /// In mid-stream: try again later.
+    MidStream,
+    /// The gateway has replied to what was lost: still lost.
+    Turn,
+    /// A final reply came although the client waits for `100 Continue`: it is the body after all.
+    InsteadOfBody(Body),
+}
+
+#[derive(Debug)]
+pub(super) enum ReplySide {
+    /// In step, between replies.
+    Idle,
+    Head {
+        reader: HeadReader,
+        origin: ReplyOrigin,
+    },
+    /// `sure` false: the request may have been a HEAD, then there is no body. `probed_at`: a head was looked for here.
+    Body {
+        body: Body,
+        sure: bool,
+        probed_at: u64,
+    },
+    /// The end of a reply is not known. `holder`: that reply belongs to the first exchange whose reply is not done.
+    /// `received_at`: where the received stream stood.
+    Lost {
+        holder: bool,
+        received_at: u64,
+    },
+    Opaque,
+}
+
+/// Why a reply's head is looked for.
+#[derive(Debug)]
+pub(super) enum ReplyOrigin {
+    /// The one before has ended: what is no head is surplus of it.
+    Next,
+    /// After a loss, at the place where the next request's reply begins.
+    Turn,
+    /// After a loss within an interim reply, the client having gone on.
+    SameExchange,
+    /// Where a body whose end is doubtful may have ended.
+    InsteadOfBody(Body),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    /// Exchanges begun and not handed out, oldest first. Replies come in order, so those with a reply lead.
+    pub(super) open: VecDeque<Open>,
+    pub(super) request: RequestSide,
+    pub(super) reply: ReplySide,
+    /// No request head has been met yet on a connection met in mid-stream.
+    pub(super) unsynced: bool,
+    /// The sent stream of such a connection began like a request.
+    pub(super) outgoing_suspected: bool,
+    next_ordinal: u64,
+}
+
+impl Conversation {
+    /// A connection whose first bytes are to come.
+    pub(crate) const fn from_the_start() -> Self {
+        Self::new(RequestSide::Head { reader: HeadReader::request(), origin: Origin::First }, ReplySide::Idle, false)
+    }
+
+    /// A connection met in mid-stream.
+    pub(crate) const fn in_mid_stream() -> Self {
+        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false, received_at: 0 }, true)
+    }
+
+    const fn new(request: RequestSide, reply: ReplySide, unsynced: bool) -> Self {
+        Self { open: VecDeque::new(), request, reply, unsynced, outgoing_suspected: false, next_ordinal: 0 }
+    }
+
+    /// Takes the next span of a direction.
+    pub(crate) fn take(&mut self, direction: Direction, span: Span<'_>, cx: &mut Context<'_>) {
+        match direction {
+            Direction::Received => self.received(span, cx),
+            Direction::Sent => self.sent(span, cx),
+        }
+    }
+
+    /// Hands out what ended before `drained_until_ns`: no surplus bytes of it can come any more.
+    pub(crate) fn settle(&mut self, drained_until_ns: u64, cx: &mut Context<'_>) {
+        while let Some(open) = self.open.pop_front_if(|open| open.is_done() && open.ended_ns < drained_until_ns) {
+            end(open, Completion::Complete, cx);
+        }
+    }
+
+    /// Whether [`Self::settle`] has something to wait for.
+    pub(crate) fn has_unsettled(&self) -> bool {
+        self.open.front().is_some_and(Open::is_done)
+    }
+
+    /// Hands out everything.
+    pub(crate) fn close(&mut self, closing: Closing, time_ns: u64, cx: &mut Context<'_>) {
+        if let RequestSide::Head { reader, origin: Origin::First | Origin::Next } = &self.request
+            && !reader.is_empty()
+            && !reader.is_decided()
+        {
+            let started_ns = reader.first_ns;
+            self.begin(started_ns, cx);
+        }
+        self.keep_unfinished();
+        let body_ends_with_connection =
+            matches!(&self.reply, ReplySide::Body { body, .. } if body.ends_with_connection());
+        let target = self.target();
+        for (index, mut open) in std::mem::take(&mut self.open).into_iter().enumerate() {
+            if open.is_done() {
+                end(open, Completion::Complete, cx);
+                continue;
+            }
+            let ends_here = body_ends_with_connection
+                && target == Some(index)
+                && open.request_part == Part::Done
+                && matches!(closing, Closing::Gateway | Closing::Client { orderly: true });
+            // Refused before the body: the client had no reason to send it (RFC 9110, 10.1.1).
+            let refused = open.reply_part == Part::Done
+                && open.expects_continue
+                && !open.continued
+                && open.request_body_bytes == 0;
+            if ends_here {
+                open.response_body.whole = open.response_body.bytes.len() as u64 == open.response_body_bytes;
+            }
+            let completion = match closing {
+                Closing::AgentStops => Completion::AgentStopped,
+                Closing::Evicted => Completion::Partial,
+                Closing::Client { .. } | Closing::Gateway if ends_here || refused => Completion::Complete,
+                Closing::Client { .. } => Completion::ClientAborted,
+                Closing::Gateway if open.request_part == Part::Done && open.reply_part == Part::Awaited => {
+                    Completion::NoReply
+                }
+                Closing::Gateway => Completion::GatewayAborted,
+            };
+            if !ends_here && !refused {
+                open.touch(time_ns);
+            }
+            end(open, completion, cx);
+        }
+        self.request = RequestSide::Opaque;
+        self.reply = ReplySide::Opaque;
+    }
+
+    /// Moves what unfinished bodies and heads hold into their exchanges.
+    fn keep_unfinished(&mut self) {
+        let target = self.target();
+        match std::mem::replace(&mut self.request, RequestSide::Opaque) {
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(_) } => {
+                if let Some(open) = self.open.back_mut() {
+                    open.request_body_bytes += reader.len() as u64;
+                }
+            }
+            RequestSide::Head { reader, origin: Origin::First | Origin::Next } => {
+                if let Some(open) = self.open.back_mut().filter(|open| open.request_part != Part::Done) {
+                    open.request_head_bytes = reader.len() as u64;
+                }
+            }
+            RequestSide::Body { body, .. } => {
+                if let Some(open) = self.open.back_mut() {
+                    open.request_body = body.into_start(false);
+                }
+            }
+            _ => {}
+        }
+        let Some(open) = target.and_then(|index| self.open.get_mut(index)) else { return };
+        match &mut self.reply {
+            ReplySide::Head { reader, .. } => open.response_head_bytes += reader.len() as u64,
+            ReplySide::Body { body, .. } => {
+                let ends_with_connection = body.ends_with_connection();
+                let kept = if ends_with_connection { Body::until_close(0) } else { Body::length(0, 0) };
+                open.response_body = std::mem::replace(body, kept).into_start(false);
+            }
+            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => {}
+        }
+    }
+
+    /// What the direction's reader wants of the bytes to come.
+    pub(crate) fn appetite(&self, direction: Direction) -> Appetite {
+        match direction {
+            Direction::Received => match &self.request {
+                RequestSide::Head { .. } => Appetite::Needs,
+                RequestSide::Lost { .. } | RequestSide::Unsynced => Appetite::Indifferent,
+                RequestSide::Body { body, .. } => {
+                    let may_be_left_out = body.taken() == 0
+                        && self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
+                    of_body(body, !may_be_left_out)
+                }
+                RequestSide::Opaque => Appetite::Skips(u64::MAX),
+            },
+            Direction::Sent => match &self.reply {
+                ReplySide::Idle | ReplySide::Lost { .. } => Appetite::Indifferent,
+                ReplySide::Head { .. } => Appetite::Needs,
+                ReplySide::Body { body, sure, .. } => of_body(body, *sure || body.taken() > 0),
+                ReplySide::Opaque => Appetite::Skips(u64::MAX),
+            },
+        }
+    }
+
+    /// An estimate of the memory it holds besides itself.
+    pub(crate) fn cost(&self) -> usize {
+        let request = match &self.request {
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) } => reader.capacity() + body.capacity(),
+            RequestSide::Head { reader, .. } => reader.capacity(),
+            RequestSide::Body { body, .. } => body.capacity(),
+            RequestSide::Lost { .. } | RequestSide::Unsynced | RequestSide::Opaque => 0,
+        };
+        let reply = match &self.reply {
+            ReplySide::Head { reader, origin: ReplyOrigin::InsteadOfBody(body) } => reader.capacity() + body.capacity(),
+            ReplySide::Head { reader, .. } => reader.capacity(),
+            ReplySide::Body { body, .. } => body.capacity(),
+            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => 0,
+        };
+        self.open.iter().map(Open::cost).fold(request.saturating_add(reply), usize::saturating_add)
+    }
+
+    /// Index of the first exchange whose reply is not done: it owns the next bytes sent.
+    pub(super) fn target(&self) -> Option<usize> {
+        self.open.iter().position(|open| open.reply_part != Part::Done)
+    }
+
+    /// Opens an exchange; false when there are too many.
+    pub(super) fn begin(&mut self, started_ns: u64, cx: &mut Context<'_>) -> bool {
+        if self.open.len() >= cx.limits.max_open_exchanges_per_connection {
+            self.hand_out_done(cx);
+        }
+        if self.open.len() >= cx.limits.max_open_exchanges_per_connection {
+            cx.counters.lose(LossCause::PipeliningLimit);
+            return false;
+        }
+        cx.counters.exchanges_begun += 1;
+        self.open.push_back(Open::new(self.next_ordinal, started_ns));
+        self.next_ordinal += 1;
+        self.unsynced = false;
+        true
+    }
+
+    /// Opens an exchange whose request was not seen (or not understood); what is received next has no known place.
+    pub(super) fn begin_unseen(&mut self, time_ns: u64, cx: &mut Context<'_>) -> bool {
+        let begun = self.begin(time_ns, cx);
+        if begun && let Some(open) = self.open.back_mut() {
+            open.miss(UnseenPart::RequestHead);
+            open.request_part = Part::Done;
+        }
+        begun
+    }
+
+    /// Hands out the leading exchanges that are done.
+    pub(super) fn hand_out_done(&mut self, cx: &mut Context<'_>) {
+        self.settle(u64::MAX, cx);
+    }
+
+    /// Leaves HTTP for good.
+    pub(super) fn become_opaque(&mut self) {
+        self.request = RequestSide::Opaque;
+        self.reply = ReplySide::Opaque;
+        self.unsynced = false;
+    }
+
+    /// The running exchange's connection carries something else from here on.
+    pub(super) fn upgrade(&mut self, index: usize, time_ns: u64, cx: &mut Context<'_>) {
+        if let Some(open) = self.open.get_mut(index) {
+            open.note(Oddity::Upgraded);
+            open.request_part = Part::Done;
+            open.reply_part = Part::Done;
+            open.touch(time_ns);
+        }
+        cx.counters.upgraded_connections += 1;
+        self.become_opaque();
+    }
+}
+
+/// Bodies that end with the connection are read so far before the rest is skipped: a reply that only lacks its
+/// length (and a body) must not hide the next one.
+const UNTIL_CLOSE_GRACE_BYTES: u64 = 16 * 1024;
+/// Skipping less than this costs more than it saves.
+const SKIP_THRESHOLD_BYTES: u64 = 16 * 1024;
+/// The same for one chunk: the framing behind it must be seen again.
+const CHUNK_SKIP_THRESHOLD_BYTES: u64 = 64 * 1024;
+
+fn of_body(body: &Body, certain: bool) -> Appetite {
+    let (unneeded, ends) = body.unneeded();
+    let worth = if ends { SKIP_THRESHOLD_BYTES } else { CHUNK_SKIP_THRESHOLD_BYTES };
+    if !certain || (body.ends_with_connection() && body.taken() < UNTIL_CLOSE_GRACE_BYTES) {
+        Appetite::Indifferent
+    } else if unneeded >= worth {
+        Appetite::Skips(unneeded)
+    } else if body.needs_bytes() {
+        Appetite::Needs
+    } else {
+        Appetite::Indifferent
+    }
+}
+
+fn end(open: Open, completion: Completion, cx: &mut Context<'_>) {
+    cx.ended.push((open, completion));
+}

@@ -1,0 +1,169 @@
+//! Collects one head, however it is cut. Each byte is looked at once.
+
+use super::probe::{Probe, Verdict};
+
+/// What came of the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// All bytes are in; more are needed.
+    More,
+    /// The first line is there: it is a head.
+    FirstLine,
+    /// It begins like the HTTP/2 preface.
+    Http2,
+    /// It is no head. What is buffered, and the bytes not used, are something else.
+    Rejected,
+    /// The head is whole: the buffer holds it with its empty line.
+    End,
+    /// The limit was passed.
+    TooLong,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct HeadReader {
+    bytes: Vec<u8>,
+    probe: Probe,
+    decided: bool,
+    line_start: usize,
+    lines: usize,
+    /// Empty lines before a request are no part of it (RFC 9112, 2.2).
+    skip_empty_lines: bool,
+    bare_lf: bool,
+    /// When its first byte moved, and the other direction's position then.
+    pub(crate) first_ns: u64,
+    pub(crate) first_other: u64,
+}
+
+impl HeadReader {
+    pub(crate) const fn request() -> Self {
+        Self::new(Probe::REQUEST, true)
+    }
+
+    pub(crate) const fn reply() -> Self {
+        Self::new(Probe::REPLY, false)
+    }
+
+    const fn new(probe: Probe, skip_empty_lines: bool) -> Self {
+        Self {
+            bytes: Vec::new(),
+            probe,
+            decided: false,
+            line_start: 0,
+            lines: 0,
+            skip_empty_lines,
+            bare_lf: false,
+            first_ns: 0,
+            first_other: 0,
+        }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The first line has been met.
+    pub(crate) const fn is_decided(&self) -> bool {
+        self.decided
+    }
+
+    /// Lines that the head has: no less than its fields.
+    pub(crate) const fn lines(&self) -> usize {
+        self.lines
+    }
+
+    pub(crate) const fn has_bare_lf(&self) -> bool {
+        self.bare_lf
+    }
+
+    /// Takes bytes until something happens; says how many were used (empty lines before the head included).
+    pub(crate) fn push(&mut self, bytes: &[u8], max: usize) -> (usize, Event) {
+        let mut used = 0;
+        if self.bytes.is_empty() && self.skip_empty_lines {
+            used = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        }
+        if !self.decided {
+            for byte in bytes.get(used..).unwrap_or_default() {
+                match self.probe.push(*byte) {
+                    Verdict::No => return (used, Event::Rejected),
+                    Verdict::Http2 => return (used, Event::Http2),
+                    verdict => {
+                        if self.bytes.len() >= max {
+                            return (used, Event::TooLong);
+                        }
+                        self.bytes.push(*byte);
+                        used += 1;
+                        if verdict == Verdict::Yes {
+                            self.decided = true;
+                            self.note_line_if_ended();
+                            return (used, Event::FirstLine);
+                        }
+                    }
+                }
+            }
+            return (used, Event::More);
+        }
+        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+            let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            let line = rest.get(..line).unwrap_or(rest);
+            if self.bytes.len().saturating_add(line.len()) > max {
+                return (used, Event::TooLong);
+            }
+            self.bytes.extend_from_slice(line);
+            used += line.len();
+            if line.last() == Some(&b'\n') && self.note_line_if_ended() {
+                return (used, Event::End);
+            }
+        }
+        (used, Event::More)
+    }
+
+    /// Whether the line that just ended is the empty one.
+    fn note_line_if_ended(&mut self) -> bool {
+        if self.bytes.last() != Some(&b'\n') {
+            return false;
+        }
+        let line = self.bytes.get(self.line_start..).unwrap_or_default();
+        let empty = matches!(line, b"\n" | b"\r\n");
+        self.bare_lf |= !line.ends_with(b"\r\n");
+        self.line_start = self.bytes.len();
+        self.lines += 1;
+        empty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_byte_at_a_time_ends_at_the_empty_line() {
+        let head = b"\r\nGET / HTTP/1.1\r\nA: b\n\r\n";
+        let mut reader = HeadReader::request();
+        let events: Vec<_> =
+            head.iter().map(|byte| reader.push(&[*byte], 100).1).filter(|event| *event != Event::More).collect();
+        assert_eq!(events, [Event::FirstLine, Event::End]);
+        assert_eq!(reader.bytes(), &head[2..]);
+        assert!(reader.has_bare_lf());
+        assert_eq!(reader.lines(), 3);
+    }
+
+    #[test]
+    fn limit() {
+        let mut reader = HeadReader::request();
+        assert_eq!(reader.push(b"GET / HTTP/1.1\r\nabcdefgh", 20).1, Event::FirstLine);
+        assert_eq!(reader.push(b"abcdefgh", 20), (0, Event::TooLong));
+    }
+}

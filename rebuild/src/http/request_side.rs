@@ -1,0 +1,410 @@
+//! The received direction: where requests begin and end.
+
+use super::body::{Body, Progress};
+use super::conversation::{Context, Conversation, Data, Origin, ReplySide, RequestSide, Span};
+use super::framing::{self, Framing};
+use super::open::{Open, Part};
+use super::parse;
+use super::reader::{Event, HeadReader};
+use crate::exchange::{Oddity, UnseenPart};
+use crate::loss::LossCause;
+
+impl Conversation {
+    pub(super) fn received(&mut self, span: Span<'_>, cx: &mut Context<'_>) {
+        match span.data {
+            Data::Seen(mut bytes) => {
+                while !bytes.is_empty() {
+                    let used = self.receive(bytes, &span, cx);
+                    bytes = bytes.get(used..).unwrap_or_default();
+                }
+            }
+            Data::Gap(mut left) => {
+                while left > 0 {
+                    left -= self.receive_gap(left, &span, cx).min(left);
+                }
+            }
+        }
+    }
+
+    /// One step; says how many bytes it used. It uses none only when the state changed to one that will.
+    fn receive(&mut self, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
+        match std::mem::replace(&mut self.request, RequestSide::Opaque) {
+            RequestSide::Head { reader, origin } => self.receive_head(reader, origin, bytes, span, cx),
+            RequestSide::Body { body, committed: false } if self.may_be_next_head(&body, span) => {
+                self.request = head(Origin::InsteadOfBody(body));
+                0
+            }
+            RequestSide::Body { body, .. } => self.receive_body(body, bytes, span, cx),
+            RequestSide::Lost { sent_at } if self.turned(sent_at, span) => {
+                self.request = head(Origin::Turn);
+                0
+            }
+            RequestSide::Lost { sent_at } => {
+                self.place_unknown(bytes.len() as u64, span, cx);
+                self.request = RequestSide::Lost { sent_at: sent_at.max(span.other) };
+                bytes.len()
+            }
+            RequestSide::Unsynced if self.outgoing_suspected && bytes.starts_with(b"HTTP/1.") => {
+                cx.counters.outgoing_connections += 1;
+                self.become_opaque();
+                0
+            }
+            RequestSide::Unsynced => {
+                self.request = head(Origin::MidStream);
+                0
+            }
+            RequestSide::Opaque => {
+                cx.counters.opaque_bytes += bytes.len() as u64;
+                bytes.len()
+            }
+        }
+    }
+
+    fn receive_head(
+        &mut self,
+        mut reader: HeadReader,
+        origin: Origin,
+        bytes: &[u8],
+        span: &Span<'_>,
+        cx: &mut Context<'_>,
+    ) -> usize {
+        let was_empty = reader.is_empty();
+        let (used, event) = reader.push(bytes, cx.limits.max_head_bytes);
+        if was_empty {
+            reader.first_ns = span.time_ns;
+            reader.first_other = span.other;
+        }
+        match event {
+            Event::More => {
+                self.request = RequestSide::Head { reader, origin };
+                used
+            }
+            Event::FirstLine => {
+                self.accept_head(reader, &origin, span, cx);
+                used
+            }
+            Event::End => {
+                self.end_head(&reader, span, cx);
+                used
+            }
+            Event::TooLong => {
+                cx.counters.lose(LossCause::HeadTooLong);
+                if reader.is_decided() || matches!(origin, Origin::First | Origin::Next) {
+                    self.lose_head(&reader, span, cx);
+                    used
+                } else {
+                    used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
+                }
+            }
+            Event::Http2 if matches!(origin, Origin::First | Origin::MidStream) => {
+                cx.counters.http2_connections += 1;
+                cx.counters.opaque_bytes += reader.len() as u64 + used as u64;
+                self.become_opaque();
+                used
+            }
+            Event::Http2 | Event::Rejected => {
+                used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
+            }
+        }
+    }
+
+    /// The first line is one of a request: an exchange begins.
+    fn accept_head(&mut self, reader: HeadReader, origin: &Origin, span: &Span<'_>, cx: &mut Context<'_>) {
+        match origin {
+            Origin::First | Origin::Next => {}
+            Origin::MidStream => cx.counters.resyncs += 1,
+            Origin::Turn => {
+                cx.counters.resyncs += 1;
+                if let Some(open) = self.running_request() {
+                    open.note(Oddity::InferredFraming);
+                    open.request_part = Part::Done;
+                }
+            }
+            Origin::InsteadOfBody(_) => {
+                if let Some(open) = self.running_request() {
+                    open.request_part = Part::Done;
+                }
+            }
+        }
+        // A reply to the beginning of this head may have opened it already.
+        let begun = (matches!(origin, Origin::Next | Origin::First) && self.running_request().is_some())
+            || self.begin(reader.first_ns, cx);
+        if !begun {
+            self.request = RequestSide::Lost { sent_at: span.other };
+            return;
+        }
+        if let Some(open) = self.open.back_mut() {
+            open.reply_from = Some(reader.first_other);
+        }
+        self.request = RequestSide::Head { reader, origin: Origin::Next };
+    }
+
+    /// The head is whole.
+    fn end_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
+        let Some((request, oddities)) = parse::request(reader) else {
+            cx.counters.lose(LossCause::HeadMalformed);
+            self.lose_head(reader, span, cx);
+            return;
+        };
+        let Some(open) = self.open.back_mut() else { return };
+        cx.counters.heads_lenient += u64::from(oddities.contains(&Oddity::LenientHead));
+        for oddity in oddities {
+            open.note(oddity);
+        }
+        open.request_head_bytes = reader.len() as u64;
+        open.head_read_ns = span.time_ns;
+        open.reply_from = Some(span.other);
+        open.touch(span.time_ns);
+        let (framing, oddity) = framing::of_request(&request);
+        if let Some(oddity) = oddity {
+            open.note(oddity);
+        }
+        open.expects_continue = framing::expects_continue(&request) && framing != Framing::None;
+        let keep = if framing::wants_request_body(&request) { cx.limits.max_body_start_bytes } else { 0 };
+        open.request = Some(request);
+        self.request = match framing {
+            Framing::Length(bytes) => RequestSide::Body { body: Body::length(bytes, keep), committed: false },
+            Framing::Chunked => RequestSide::Body { body: Body::chunked(keep), committed: false },
+            Framing::None | Framing::UntilClose => {
+                open.request_part = Part::Done;
+                open.request_body.whole = true;
+                head(Origin::Next)
+            }
+            Framing::Unknown => {
+                cx.counters.lose(LossCause::RequestFraming);
+                RequestSide::Lost { sent_at: span.other }
+            }
+        };
+    }
+
+    /// A head that had begun cannot be read on.
+    fn lose_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
+        if self.running_request().is_some() || self.begin(reader.first_ns, cx) {
+            if let Some(open) = self.open.back_mut() {
+                open.request_head_bytes += reader.len() as u64;
+                open.request_part = Part::Done;
+                open.miss(UnseenPart::RequestHead);
+                open.touch(span.time_ns);
+            }
+        }
+        self.request = RequestSide::Lost { sent_at: span.other };
+    }
+
+    /// What was taken for a head is none; says how many of `rest` (what follows the buffered bytes) were used up.
+    fn reject_head(
+        &mut self,
+        reader: &HeadReader,
+        origin: Origin,
+        rest: &[u8],
+        span: &Span<'_>,
+        cx: &mut Context<'_>,
+    ) -> usize {
+        let buffered = reader.len() as u64;
+        match origin {
+            Origin::First => {
+                let tls = reader.is_empty() && matches!(rest, [0x16, 0x03, ..] | [0x16]);
+                let counter =
+                    if tls { &mut cx.counters.tls_connections } else { &mut cx.counters.not_http_connections };
+                *counter += 1;
+                cx.counters.opaque_bytes += buffered;
+                self.become_opaque();
+                0
+            }
+            Origin::Next => {
+                cx.counters.lose(LossCause::HeadMalformed);
+                self.begin_unseen(span.time_ns, cx);
+                cx.counters.unplaced_bytes += buffered;
+                self.request = RequestSide::Lost { sent_at: span.other };
+                0
+            }
+            Origin::MidStream => {
+                cx.counters.unsynced_bytes += buffered + rest.len() as u64;
+                self.request = RequestSide::Unsynced;
+                rest.len()
+            }
+            Origin::Turn => {
+                self.place_unknown(buffered, span, cx);
+                self.request = RequestSide::Lost { sent_at: span.other };
+                0
+            }
+            Origin::InsteadOfBody(body) => {
+                // The bytes were held back; the body takes them now, and whatever is left goes the usual way.
+                self.request = RequestSide::Body { body, committed: true };
+                self.received(Span { data: Data::Seen(reader.bytes()), ..*span }, cx);
+                0
+            }
+        }
+    }
+
+    fn receive_body(&mut self, mut body: Body, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
+        let (used, progress) = body.take(bytes);
+        if let Some(open) = self.open.back_mut() {
+            open.request_body_bytes += used as u64;
+            open.touch(span.time_ns);
+        }
+        self.after_body(body, progress, None, span, cx);
+        used
+    }
+
+    /// `unseen`: what it means when the framing broke.
+    fn after_body(
+        &mut self,
+        body: Body,
+        progress: Progress,
+        unseen: Option<UnseenPart>,
+        span: &Span<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        if progress == Progress::More {
+            self.request = RequestSide::Body { body, committed: true };
+            return;
+        }
+        let ended = progress == Progress::End;
+        if let Some(open) = self.open.back_mut() {
+            open.request_body = body.into_start(ended);
+            if ended {
+                open.request_part = Part::Done;
+            }
+            if let Some(part) = unseen.filter(|_| !ended) {
+                open.miss(part);
+            }
+        }
+        self.request = if ended {
+            head(Origin::Next)
+        } else {
+            cx.counters.lose(LossCause::RequestFraming);
+            RequestSide::Lost { sent_at: span.other }
+        };
+    }
+
+    /// One step over unseen bytes; says how many of them it used.
+    fn receive_gap(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) -> u64 {
+        match std::mem::replace(&mut self.request, RequestSide::Opaque) {
+            RequestSide::Head { reader, origin } => {
+                self.gap_in_head(&reader, origin, count, span, cx);
+                count
+            }
+            RequestSide::Body { mut body, committed } => {
+                let doubtful = !committed && self.may_be_next_head(&body, span);
+                let (used, progress) = if doubtful { (count, Progress::Broken) } else { body.pass(count) };
+                if let Some(open) = self.open.back_mut() {
+                    open.request_body_bytes += used;
+                    open.touch(span.time_ns);
+                }
+                self.after_body(body, progress, Some(UnseenPart::RequestBody), span, cx);
+                used
+            }
+            RequestSide::Lost { sent_at } => {
+                if self.turned(sent_at, span) {
+                    // A request begins here, unseen.
+                    if let Some(open) = self.running_request() {
+                        open.note(Oddity::InferredFraming);
+                        open.request_part = Part::Done;
+                    }
+                    self.unseen_request(span, cx);
+                    cx.counters.unplaced_bytes += count;
+                } else {
+                    self.place_unknown(count, span, cx);
+                }
+                self.request = RequestSide::Lost { sent_at: sent_at.max(span.other) };
+                count
+            }
+            RequestSide::Unsynced => {
+                cx.counters.unsynced_bytes += count;
+                self.request = RequestSide::Unsynced;
+                count
+            }
+            RequestSide::Opaque => {
+                cx.counters.opaque_bytes += count;
+                count
+            }
+        }
+    }
+
+    fn gap_in_head(&mut self, reader: &HeadReader, origin: Origin, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
+        let buffered = reader.len() as u64;
+        let lost = RequestSide::Lost { sent_at: span.other };
+        match origin {
+            // It is not even known whether this is HTTP: only a reply opens an exchange.
+            Origin::First if reader.is_empty() => {
+                cx.counters.lose(LossCause::RequestHeadUnseen);
+                cx.counters.unplaced_bytes += count;
+                self.request = lost;
+            }
+            Origin::Next if reader.is_empty() => {
+                self.unseen_request(span, cx);
+                cx.counters.unplaced_bytes += count;
+                self.request = lost;
+            }
+            Origin::First | Origin::Next => {
+                cx.counters.lose(LossCause::RequestHeadUnseen);
+                cx.counters.unplaced_bytes += count;
+                self.lose_head(reader, span, cx);
+            }
+            Origin::MidStream => {
+                cx.counters.unsynced_bytes += buffered + count;
+                self.request = RequestSide::Unsynced;
+            }
+            Origin::Turn => {
+                self.place_unknown(buffered + count, span, cx);
+                self.request = lost;
+            }
+            Origin::InsteadOfBody(body) => {
+                if let Some(open) = self.open.back_mut() {
+                    open.request_body_bytes += buffered + count;
+                }
+                self.after_body(body, Progress::Broken, Some(UnseenPart::RequestBody), span, cx);
+            }
+        }
+    }
+
+    /// A request is known to have been here, and was not seen.
+    fn unseen_request(&mut self, span: &Span<'_>, cx: &mut Context<'_>) {
+        cx.counters.lose(LossCause::RequestHeadUnseen);
+        self.begin_unseen(span.time_ns, cx);
+    }
+
+    /// Bytes received while the place in the stream of requests is lost.
+    fn place_unknown(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
+        match self.running_request() {
+            Some(open) => {
+                open.request_body_bytes += count;
+                open.touch(span.time_ns);
+            }
+            None => cx.counters.unplaced_bytes += count,
+        }
+    }
+
+    /// The newest exchange, as long as its request is not done.
+    fn running_request(&mut self) -> Option<&mut Open> {
+        self.open.back_mut().filter(|open| open.request_part != Part::Done)
+    }
+
+    /// Whether a body that was announced may never come: the final reply was there before its first byte, and the
+    /// client had waited for `100 Continue` in vain (radosgw refuses uploads that way).
+    fn may_be_next_head(&self, body: &Body, span: &Span<'_>) -> bool {
+        body.taken() == 0
+            && self.open.back().is_some_and(|open| {
+                open.expects_continue
+                    && !open.continued
+                    && open.reply_part == Part::Done
+                    && span.other >= open.reply_end
+            })
+    }
+
+    /// Whether the gateway has spoken since the last byte was received, and may have ended what it had to say: then the
+    /// client's next bytes begin a request, unless it pipelines.
+    fn turned(&self, sent_at: u64, span: &Span<'_>) -> bool {
+        span.other > sent_at
+            && match &self.reply {
+                ReplySide::Idle => self.open.iter().all(|open| open.reply_part == Part::Done),
+                ReplySide::Lost { .. } => true,
+                ReplySide::Body { body, sure, .. } => (!sure && body.taken() == 0) || body.ends_with_connection(),
+                ReplySide::Head { .. } | ReplySide::Opaque => false,
+            }
+    }
+}
+
+const fn head(origin: Origin) -> RequestSide {
+    RequestSide::Head { reader: HeadReader::request(), origin }
+}
