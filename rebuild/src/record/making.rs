@@ -7,6 +7,7 @@ use super::headers::{self, TextMap};
 use super::{Clock, Number, Record, RecordSettings, facts, status};
 use crate::exchange::Exchange;
 use crate::http::head::{Headers, ResponseHead, Version};
+use crate::s3::aws_chunked;
 use crate::s3::caller::{Caller, Expiry};
 use crate::s3::multi_delete::{Limits, MultiDelete};
 use crate::s3::operation::{Ambiguity, Class, Dialect};
@@ -50,7 +51,11 @@ impl Making<'_> {
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(&exchange.request_body, &exchange.response_body, limits)
+            MultiDelete::read(
+                &aws_chunked::content(request_headers, &exchange.request_body),
+                &exchange.response_body,
+                limits,
+            )
         });
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full));
 

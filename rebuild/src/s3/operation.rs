@@ -102,7 +102,8 @@ pub enum Ambiguity {
     CopySourceInQuery,
     /// An STS form on a path that is not `/`: MinIO's router takes it for STS, others may not.
     StsOnPath,
-    /// A path below a reserved prefix that is no known route: a page of MinIO, or a bucket of that name elsewhere.
+    /// A path below a reserved prefix that is no known route, or a signed request where the gateway expects none: a
+    /// page of MinIO, or a bucket of that name elsewhere.
     ReservedPrefix,
     /// Several ways of authentication at once; the header's was taken.
     SeveralCredentials,
@@ -166,10 +167,14 @@ impl Operation {
             return Self { class: Class::Preflight, aws: Some("PreflightRequest"), routed: None, ambiguities };
         }
         if let Some((class, known)) = reserved(target.path, reading.reserved_prefixes) {
-            if !known {
+            let passes = class == Class::Admin || !is_signed(&request.headers, query);
+            if !known || !passes {
                 ambiguities.push(Ambiguity::ReservedPrefix);
             }
-            return Self { class, aws: None, routed: None, ambiguities };
+            if passes {
+                ambiguities.sort_unstable();
+                return Self { class, aws: None, routed: None, ambiguities };
+            }
         }
         if sts::is_sts(request, target, query) {
             if !matches!(target.path, b"/" | b"") {
@@ -212,13 +217,21 @@ impl Operation {
 
 /// The paths that MinIO and WEKA keep for themselves; whether the path is a known route of theirs.
 fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
-    const ROUTES: [(&str, Class); 15] = [
-        ("health/", Class::Health),
+    const EXACT: [(&str, Class); 9] = [
+        ("health/live", Class::Health),
+        ("health/ready", Class::Health),
+        ("health/cluster", Class::Health),
+        ("health/cluster/read", Class::Health),
+        ("prometheus/metrics", Class::Metrics),
+        ("v2/metrics/cluster", Class::Metrics),
+        ("v2/metrics/bucket", Class::Metrics),
+        ("v2/metrics/node", Class::Metrics),
+        ("v2/metrics/resource", Class::Metrics),
+    ];
+    const BELOW: [(&str, Class); 12] = [
+        ("metrics/v3", Class::Metrics),
         ("admin/", Class::Admin),
         ("kms/", Class::Admin),
-        ("prometheus/metrics", Class::Metrics),
-        ("v2/metrics/", Class::Metrics),
-        ("metrics/", Class::Metrics),
         ("storage/", Class::Internode),
         ("peer/", Class::Internode),
         ("lock/", Class::Internode),
@@ -233,8 +246,16 @@ fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
         let below = path.strip_prefix(prefix.as_bytes());
         below.or_else(|| (prefix.strip_suffix('/')?.as_bytes() == path).then_some(&b""[..]))
     })?;
-    let known = ROUTES.iter().find(|(route, _)| rest.starts_with(route.as_bytes()));
+    let exact = EXACT.iter().find(|(route, _)| rest == route.as_bytes());
+    let known = exact.or_else(|| BELOW.iter().find(|(route, _)| rest.starts_with(route.as_bytes())));
     Some(known.map_or((Class::Console, false), |(_, class)| (*class, true)))
+}
+
+/// Whether a request is signed as S3 requests are. Probes, scrapes, pages and nodes never are: with such a proof, a
+/// path below a reserved prefix is an object of a bucket of that name, and must not pass for a probe.
+fn is_signed(headers: &Headers, query: &Query) -> bool {
+    headers.all("authorization").any(|value| value.starts_with(b"AWS"))
+        || ["X-Amz-Credential", "AWSAccessKeyId"].into_iter().any(|name| query.first_ignoring_case(name).is_some())
 }
 
 /// What an address points at, as routers see it.
