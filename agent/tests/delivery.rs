@@ -414,3 +414,52 @@ async fn standard_output_gets_a_line_a_record_until_its_reader_leaves() {
     let expected: String = (0..8).map(|nth| format!("{{\"n\":{nth}}}\n")).collect();
     assert_eq!(*written.lock().unwrap(), expected.as_bytes());
 }
+
+/// A producer that is faster than the webhook, and a webhook that fails in every way: nothing is lost but what is counted,
+/// nothing comes out of order, nothing is accepted twice.
+#[tokio::test]
+async fn every_record_is_accounted_for_whatever_the_webhook_does() {
+    let poison = |number: &usize| number % 97 == 3;
+    let accepted = Arc::new(Mutex::new(Vec::new()));
+    let accept = Arc::clone(&accepted);
+    let hook = Hook::start(move |nth, seen| match nth * 7 % 11 {
+        0 => status(500),
+        1 => Reply::Close(""),
+        2 => answer(429, "Retry-After: 1\r\n", ""),
+        3 => status(401),
+        4 => status(302),
+        5 if seen.lines.len() > 1 => status(413),
+        _ if numbers(seen).iter().any(poison) => status(400),
+        _ => {
+            accept.lock().unwrap().extend(numbers(seen));
+            status(200)
+        }
+    })
+    .await;
+    let (producer, consumer) = queue(Limits { records: 50, bytes: 1 << 20 });
+    let view = producer.view();
+    let (_go_on, stop) = watch::channel(false);
+    let stats = Arc::new(DeliveryStats::default());
+    let sink = webhook(hook.address, TokenSource::None);
+    let delivery = tokio::spawn(deliver::run(sink, QUICK, consumer, Arc::clone(&stats), stop));
+    let mut taken = Vec::new();
+    for nth in 0..1000 {
+        if producer.push(Bytes::from(format!("{{\"n\":{nth}}}"))) {
+            taken.push(nth);
+        }
+        assert!(view.ledger().balances());
+        // The first hundred come at once, so that the queue is full whatever the machine.
+        if nth > 100 && nth % 30 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    drop(producer);
+    let ended = delivery.await.unwrap();
+    let expected: Vec<_> = taken.iter().filter(|number| !poison(number)).copied().collect();
+    let poisoned = (taken.len() - expected.len()) as u64;
+    let full = 1000 - taken.len() as u64;
+    let dropped = [(DropCause::Poison, poisoned), (DropCause::QueueFull, full)];
+    End { ended, ledger: view.ledger(), stats }.assert(expected.len() as u64, &dropped);
+    assert!(poisoned > 0 && full > 0, "the test is worth nothing without both");
+    assert_eq!(*accepted.lock().unwrap(), expected);
+}
