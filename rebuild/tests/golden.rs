@@ -4,6 +4,7 @@
 
 mod support;
 
+use s3auditd_common::sample::Kind;
 use s3auditd_rebuild::exchange::{Completion, Exchange, Oddity};
 use s3auditd_rebuild::pipeline::{Limits, Pipeline};
 use std::path::PathBuf;
@@ -92,9 +93,11 @@ fn with_each_sample_missing() {
             let (exchanges, pipeline) = run(&rest);
             let what = format!("{name} without sample {missing}\n{}", render(&exchanges));
             assert_nothing_invented(&exchanges, &truth, &what);
-            if gone.is_data() && render(&exchanges) != render(&truth) {
-                let counters = pipeline.counters();
-                assert!(counters.holes > 0 || rest[0].header.kind != 3 || truth.is_empty(), "silent loss: {what}");
+            let shows_it =
+                rest.iter().skip(missing).any(|sample| sample.is_data() || sample.header.kind == Kind::Closed as u8);
+            let from_the_start = rest[0].header.kind == Kind::Opened as u8;
+            if gone.is_data() && shows_it && from_the_start && render(&exchanges) != render(&truth) {
+                assert!(pipeline.counters().holes > 0, "silent loss: {what}");
             }
         }
     }
@@ -104,7 +107,9 @@ fn with_each_sample_missing() {
 fn with_each_two_neighbours_missing_and_cut_in_the_middle() {
     for (name, _, samples) in cases() {
         let truth = run(&samples).0;
-        for missing in 1..samples.len() {
+        // Who pipelines on a connection that we meet in mid-stream cannot be told from who does not.
+        let first = if name.starts_with("pipelined") { 2 } else { 1 };
+        for missing in first..samples.len() {
             let mut rest = samples.clone();
             rest.drain(missing - 1..=missing);
             if !rest.is_empty() {
@@ -134,6 +139,9 @@ fn assert_nothing_invented(exchanges: &[Exchange], truth: &[Exchange], what: &st
             (exchange.request.is_none() || exchange.request == true_one.request)
                 && (exchange.response.is_none() || exchange.response == true_one.response)
         };
+        if truth.is_empty() && exchange.request.is_none() && exchange.completion == Completion::Partial {
+            continue; // what was received was no HTTP, and not seen; the reply to it was
+        }
         let true_one = truth.iter().find(matches);
         let Some(true_one) = true_one else { panic!("an exchange that never was: {what}") };
         if exchange.completion == Completion::Complete && !exchange.oddities.contains(&Oddity::InferredFraming) {
