@@ -100,6 +100,9 @@ pub(super) enum Origin {
     Turn,
     /// A final reply came although the client waits for `100 Continue`: it is the body after all.
     InsteadOfBody(Body),
+    /// What was sent while the client waited for `100 Continue` was not seen: it is the body. Should there be a head,
+    /// then nobody can tell whether the body only looks like one.
+    DoubtfulBody(Body),
 }
 
 #[derive(Debug)]
@@ -240,7 +243,7 @@ impl Conversation {
     fn keep_unfinished(&mut self) {
         let target = self.target();
         match std::mem::replace(&mut self.request, RequestSide::Opaque) {
-            RequestSide::Head { reader, origin: Origin::InsteadOfBody(_) } => {
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(_) | Origin::DoubtfulBody(_) } => {
                 if let Some(open) = self.open.back_mut() {
                     open.request_body_bytes += reader.len() as u64;
                 }
@@ -294,7 +297,9 @@ impl Conversation {
     /// An estimate of the memory it holds besides itself.
     pub(crate) fn cost(&self) -> usize {
         let request = match &self.request {
-            RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) } => reader.capacity() + body.capacity(),
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) } => {
+                reader.capacity() + body.capacity()
+            }
             RequestSide::Head { reader, .. } => reader.capacity(),
             RequestSide::Body { body, .. } => body.capacity(),
             RequestSide::Lost { .. } | RequestSide::Unsynced | RequestSide::Opaque => 0,

@@ -65,8 +65,8 @@ impl Conversation {
                 }
                 _ => self.send_body(body, sure, bytes, span, cx),
             },
-            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder) {
-                Some(from) if from <= span.at => {
+            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder, span.at) {
+                Some(from) if from == span.at => {
                     self.end_lost(holder, span);
                     self.reply = head(ReplyOrigin::Turn);
                     0
@@ -212,7 +212,8 @@ impl Conversation {
         }
         open.first_byte_ns = Some(reader.first_ns);
         open.replied_at = span.other;
-        if open.request_part != Part::Done {
+        // While the end of the request is not known, neither is this.
+        if open.request_part != Part::Done && !matches!(self.request, RequestSide::Lost { .. }) {
             open.note(Oddity::EarlyReply);
         }
         let connect = open.request.as_ref().is_some_and(|request| request.method == b"CONNECT");
@@ -351,8 +352,8 @@ impl Conversation {
                 self.after_reply_body(body, sure, progress, unseen, span.at + used, span, cx);
                 used
             }
-            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder) {
-                Some(from) if from <= span.at => {
+            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder, span.at) {
+                Some(from) if from == span.at => {
                     self.end_lost(holder, span);
                     cx.counters.lose(LossCause::ResponseHeadUnseen);
                     self.lose_reply_head(count, span);
@@ -381,7 +382,7 @@ impl Conversation {
         };
         if due_from > span.at {
             let used = count.min(due_from - span.at);
-            cx.counters.surplus_bytes += used;
+            self.surplus(used, span, cx);
             return used;
         }
         cx.counters.lose(LossCause::ResponseHeadUnseen);
@@ -415,10 +416,12 @@ impl Conversation {
         }
     }
 
-    /// Where the reply behind a lost one begins; None: no request was seen that it could answer.
-    fn next_reply_from(&self, holder: bool) -> Option<u64> {
+    /// Where, from here on, the reply behind a lost one begins: the first byte sent after its request was received.
+    /// None: no such request was seen yet. A request that had been received before the loss (pipelining) is none: its
+    /// reply may lie in the lost part, or not, and a guess could give it somebody else's.
+    fn next_reply_from(&self, holder: bool, at: u64) -> Option<u64> {
         let next = self.open.get(self.target()? + usize::from(holder))?;
-        next.request.as_ref().and(next.reply_from)
+        next.request.as_ref().and(next.reply_from).filter(|from| *from >= at)
     }
 
     /// Where the body of the running reply may have ended without saying so: a HEAD that was not seen has none, and a
@@ -441,6 +444,7 @@ impl Conversation {
     fn may_have_lost_interim_only(&self) -> bool {
         let target = self.target().and_then(|index| self.open.get(index));
         target.is_some_and(|open| open.expects_continue && open.response.is_none())
+            && !matches!(self.request, RequestSide::Lost { .. })
     }
 
     fn replying(&mut self) -> Option<&mut Open> {
