@@ -18,8 +18,8 @@ use s3auditd_common::{
 
 const PIECE: u64 = MAX_PIECE_BYTES as u64;
 
-/// The most steps of one call: buffer segments (a writev may have 1,024) and pieces of the run budget.
-const MAX_STEPS: u32 = 1_100;
+/// The most steps of one call: two for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
+const MAX_STEPS: u32 = 2 * 1024 + 64;
 
 /// Where a call's bytes lie in user memory.
 #[derive(Clone, Copy)]

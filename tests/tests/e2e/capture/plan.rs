@@ -157,7 +157,8 @@ impl Plan {
             let mut random = Random(seed);
             for _ in 0..30 {
                 let way = SEEN[random.below(SEEN.len())];
-                let len = 1 + random.below([50, 3_000, 70_000][random.below(3)]);
+                let largest = [50, 3_000, 70_000][random.below(3)];
+                let len = 1 + random.below(largest);
                 steps.push(Step { way, len });
             }
         }

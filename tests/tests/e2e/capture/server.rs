@@ -1,7 +1,7 @@
 //! The server process: does what a plan says, by the system call that each step names.
 #![expect(unsafe_code, reason = "every way to call the kernel with a socket is the point of it")]
 
-use crate::plan::{Plan, SEED_BYTES, Step, Way};
+use super::plan::{Plan, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
 use std::{
     io::{self, Error, Read as _, Seek as _, Write as _},
