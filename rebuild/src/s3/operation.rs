@@ -51,7 +51,7 @@ impl fmt::Display for Dialect {
 /// What kind of request it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// An S3 operation.
+    /// An S3 operation, or a request meant for S3 that no router knows (no [`Operation::aws`] then).
     S3,
     /// A call of the security token service.
     Sts,
@@ -71,7 +71,34 @@ pub enum Class {
     Unknown,
 }
 
+/// A word that is no [`Class`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown class of requests {0:?}")]
+pub struct UnknownClass(pub String);
+
+impl FromStr for Class {
+    type Err = UnknownClass;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|class| class.name() == text);
+        named.ok_or_else(|| UnknownClass(text.to_owned()))
+    }
+}
+
 impl Class {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::S3,
+        Self::Sts,
+        Self::Health,
+        Self::Metrics,
+        Self::Admin,
+        Self::Console,
+        Self::Internode,
+        Self::Preflight,
+        Self::Unknown,
+    ];
+
     /// The word for it in a record and in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -204,7 +231,9 @@ impl Operation {
             }
         };
         ambiguities.sort_unstable();
-        let class = if aws.is_none() && routed.is_none() { Class::Unknown } else { Class::S3 };
+        // What is signed, or points at a bucket, was meant for S3, whether a router knows it or not.
+        let meant = !address.bucket.is_empty() || is_signed(&request.headers, query);
+        let class = if aws.is_some() || routed.is_some() || meant { Class::S3 } else { Class::Unknown };
         Self { class, aws, routed, ambiguities }
     }
 
@@ -376,5 +405,21 @@ fn api(naming: Option<Naming>) -> Option<&'static str> {
     match naming {
         Some(Naming::Api(name)) => Some(name),
         Some(Naming::Refused(_)) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_values_agree() {
+        for class in Class::ALL {
+            assert_eq!(class.name().parse(), Ok(class));
+        }
+        for dialect in [Dialect::Weka, Dialect::Minio, Dialect::Aws] {
+            assert_eq!(dialect.to_string().parse(), Ok(dialect));
+        }
+        assert_eq!("S4".parse::<Class>(), Err(UnknownClass("S4".to_owned())));
     }
 }

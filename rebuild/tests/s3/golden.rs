@@ -190,6 +190,9 @@ fn classes_that_are_not_s3() {
     assert_eq!(class("OPTIONS", "*"), "preflight PreflightRequest");
     assert_eq!(class("OPTIONS", "/b/k"), "preflight PreflightRequest");
     assert_eq!(class("POST", "/?Action=AssumeRoleWithWebIdentity&WebIdentityToken=x"), "sts AssumeRoleWithWebIdentity");
-    assert_eq!(class("PATCH", "/b/k"), "unknown Unknown");
+    assert_eq!(class("PATCH", "/b/k"), "s3 Unknown");
+    assert_eq!(class("PUT", "/?AWSAccessKeyId=a"), "s3 Unknown");
+    assert_eq!(class("PUT", "/"), "unknown Unknown");
+    assert_eq!(class("CONNECT", "gw:443"), "unknown Unknown");
     assert_eq!(class("GET", "/miniox/k"), "s3 GetObject");
 }
