@@ -193,15 +193,13 @@ impl Operation {
         if request.method == b"OPTIONS" {
             return Self { class: Class::Preflight, aws: Some("PreflightRequest"), routed: None, ambiguities };
         }
-        if let Some((class, known)) = reserved(target.path, reading.reserved_prefixes) {
-            let passes = class == Class::Admin || !is_signed(&request.headers, query);
-            if !known || !passes {
-                ambiguities.push(Ambiguity::ReservedPrefix);
-            }
-            if passes {
-                ambiguities.sort_unstable();
+        match reserved(target.path, reading.reserved_prefixes) {
+            // Administration is signed as S3 requests are; nothing else there is.
+            Reserved::For(class) if class == Class::Admin || !is_signed(&request.headers, query) => {
                 return Self { class, aws: None, routed: None, ambiguities };
             }
+            Reserved::For(_) | Reserved::ForNothingKnown => ambiguities.push(Ambiguity::ReservedPrefix),
+            Reserved::No => {}
         }
         if sts::is_sts(request, target, query) {
             if !matches!(target.path, b"/" | b"") {
@@ -244,9 +242,20 @@ impl Operation {
     }
 }
 
-/// The paths that MinIO and WEKA keep for themselves; whether the path is a known route of theirs.
-fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
-    const EXACT: [(&str, Class); 9] = [
+/// What the gateway keeps a path for.
+enum Reserved {
+    For(Class),
+    ForNothingKnown,
+    No,
+}
+
+/// The paths that MinIO and WEKA keep for themselves. They are narrow on purpose: these classes can be switched off, and
+/// elsewhere such a path may be an object in a bucket of that name. The old console's own ways to objects (`upload/`,
+/// `download/`, `zip`, `webrpc`) are left out, so that they are recorded.
+fn reserved(path: &[u8], prefixes: &[String]) -> Reserved {
+    const EXACT: [(&str, Class); 11] = [
+        ("", Class::Console),
+        ("login", Class::Console),
         ("health/live", Class::Health),
         ("health/ready", Class::Health),
         ("health/cluster", Class::Health),
@@ -257,7 +266,7 @@ fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
         ("v2/metrics/node", Class::Metrics),
         ("v2/metrics/resource", Class::Metrics),
     ];
-    const BELOW: [(&str, Class); 12] = [
+    const BELOW: [(&str, Class); 8] = [
         ("metrics/v3", Class::Metrics),
         ("admin/", Class::Admin),
         ("kms/", Class::Admin),
@@ -266,18 +275,15 @@ fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
         ("lock/", Class::Internode),
         ("grid/", Class::Internode),
         ("bootstrap/", Class::Internode),
-        ("login", Class::Console),
-        ("webrpc", Class::Console),
-        ("upload/", Class::Console),
-        ("download/", Class::Console),
     ];
-    let rest = prefixes.iter().find_map(|prefix| {
-        let below = path.strip_prefix(prefix.as_bytes());
-        below.or_else(|| (prefix.strip_suffix('/')?.as_bytes() == path).then_some(&b""[..]))
-    })?;
+    let below = prefixes.iter().find_map(|prefix| {
+        let rest = path.strip_prefix(prefix.as_bytes());
+        rest.or_else(|| (prefix.strip_suffix('/')?.as_bytes() == path).then_some(&b""[..]))
+    });
+    let Some(rest) = below else { return Reserved::No };
     let exact = EXACT.iter().find(|(route, _)| rest == route.as_bytes());
     let known = exact.or_else(|| BELOW.iter().find(|(route, _)| rest.starts_with(route.as_bytes())));
-    Some(known.map_or((Class::Console, false), |(_, class)| (*class, true)))
+    known.map_or(Reserved::ForNothingKnown, |(_, class)| Reserved::For(*class))
 }
 
 /// Whether a request is signed as S3 requests are. Probes, scrapes, pages and nodes never are: with such a proof, a

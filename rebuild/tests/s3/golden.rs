@@ -185,7 +185,7 @@ fn classes_that_are_not_s3() {
     assert_eq!(class("GET", "/minio/admin/v3/info"), "admin Admin");
     assert_eq!(class("POST", "/minio/storage/v40/readall"), "internode Internode");
     assert_eq!(class("GET", "/minio/"), "console Console");
-    assert_eq!(class("GET", "/minio/health/secret.txt"), "console Console");
+    assert_eq!(class("GET", "/minio/health/secret.txt"), "s3 GetObject");
     assert_eq!(class("GET", "/minio/health/live?AWSAccessKeyId=a&Signature=b"), "s3 GetObject");
     assert_eq!(class("OPTIONS", "*"), "preflight PreflightRequest");
     assert_eq!(class("OPTIONS", "/b/k"), "preflight PreflightRequest");
