@@ -148,7 +148,7 @@ impl Making<'_> {
                 Some(key) if asked.address.key.is_empty() => redaction.path(key),
                 _ => redaction.path(asked.address.key.as_bytes()),
             };
-            let bucket = asked.address.bucket.clone();
+            let bucket = redaction.path(asked.address.bucket.as_bytes());
             api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket));
             api.object = (!object.is_empty()).then(|| self.cut("api.object", object));
         }
@@ -159,7 +159,7 @@ impl Making<'_> {
         }
         own.ambiguous = ambiguities.into_iter().map(Ambiguity::name).collect();
         own.read_only = Some(asked.operation.is_read_only(&request.method));
-        own.method = Some(self.cut("method", String::from_utf8_lossy(&request.method).into_owned()));
+        own.method = Some(self.cut("method", redaction.text(&request.method)));
         own.host = asked.address.host.as_ref().map(|host| self.cut("host", redaction.text(host.as_bytes())));
         own.raw_path = Some(self.cut("rawPath", redaction.path(asked.target.path)));
         own.http_version = Some(match request.version {
@@ -219,17 +219,12 @@ impl Making<'_> {
     fn put_deletes(&mut self, own: &mut Own, deletes: MultiDelete) {
         let redaction = &self.settings.redaction;
         own.delete_keys_cut = deletes.cut;
-        own.delete_keys = Some(
-            deletes
-                .keys
-                .into_iter()
-                .map(|entry| DeleteKey {
-                    key: redaction.path(entry.key.as_bytes()),
-                    version_id: entry.version_id,
-                    error: entry.error,
-                })
-                .collect(),
-        );
+        let keys = deletes.keys.into_iter().map(|entry| DeleteKey {
+            key: redaction.path(entry.key.as_bytes()),
+            version_id: entry.version_id.map(|id| redaction.text(id.as_bytes())),
+            error: entry.error,
+        });
+        own.delete_keys = keys.collect();
     }
 
     fn map(&mut self, name: &'static str, map: TextMap) -> BTreeMap<String, String> {
