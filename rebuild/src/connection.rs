@@ -21,6 +21,9 @@ use std::net::SocketAddr;
 /// most heads and chunked replies are shorter and cost no window at all.
 const WANT_STEP_BYTES: u64 = 1024 * 1024;
 const WANT_AFTER_BYTES: u64 = 256 * 1024;
+/// With the budget used up, a skip window before bytes that must be seen ends so much earlier: what moves until the
+/// want window is there is no loss then.
+const WANT_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a connection's steps need from outside.
 pub(crate) struct Outside<'a> {
@@ -39,8 +42,8 @@ struct Stream {
     skip_until: u64,
     /// Up to here a want window reaches.
     want_until: u64,
-    /// Where this direction stood when the other one last moved.
-    run_from: u64,
+    /// Bytes copied since the other direction last moved, as the kernel side counts them for the run budget.
+    run: u64,
 }
 
 /// The end of the socket.
@@ -433,8 +436,11 @@ impl Connection {
     fn feed_span(&mut self, direction: Direction, span: Span<'_>, end: u64, out: &mut Outside<'_>) {
         self.converse(out, |http, cx| http.take(direction, span, cx));
         self.stream_mut(direction).assembler.set_cursor(end);
-        let other = self.stream_mut(opposite(direction));
-        other.run_from = other.assembler.cursor();
+        if let Data::Seen(bytes) = span.data {
+            let stream = self.stream_mut(direction);
+            stream.run = stream.run.saturating_add(bytes.len() as u64);
+            self.stream_mut(opposite(direction)).run = 0;
+        }
     }
 
     fn converse(&mut self, out: &mut Outside<'_>, step: impl FnOnce(&mut Conversation, &mut Context<'_>)) {
@@ -507,12 +513,11 @@ impl Connection {
 
 impl Stream {
     fn starting_at(raw: u32) -> Self {
-        Self { assembler: Assembler::starting_at(raw), skip_until: 0, want_until: 0, run_from: 0 }
+        Self { assembler: Assembler::starting_at(raw), skip_until: 0, want_until: 0, run: 0 }
     }
 
     const fn begin_at(&mut self, position: u64) {
         self.assembler.set_cursor(position);
-        self.run_from = position;
     }
 
     /// The window to set, if the one that is set does not do.
@@ -521,9 +526,19 @@ impl Stream {
         if cursor < self.skip_until {
             return None;
         }
+        let budget_is_short = self.run >= WANT_AFTER_BYTES;
+        let appetite = match appetite {
+            Appetite::Skips { bytes, then_needs: true } if budget_is_short => {
+                match bytes.checked_sub(WANT_MARGIN_BYTES).filter(|bytes| *bytes >= WANT_MARGIN_BYTES) {
+                    Some(bytes) => Appetite::Skips { bytes, then_needs: false },
+                    None => Appetite::Needs,
+                }
+            }
+            other => other,
+        };
         let (until, kind) = match appetite {
             Appetite::Indifferent => return None,
-            Appetite::Skips(bytes) => {
+            Appetite::Skips { bytes, .. } => {
                 let until = cursor.saturating_add(bytes.min(u64::from(MAX_WINDOW_STEP_BYTES)));
                 self.skip_until = until;
                 // One map entry a direction: this replaces a want window.
@@ -532,7 +547,7 @@ impl Stream {
             }
             Appetite::Needs => {
                 let covered = self.want_until.saturating_sub(cursor);
-                if cursor.saturating_sub(self.run_from) < WANT_AFTER_BYTES || covered > WANT_STEP_BYTES / 2 {
+                if !budget_is_short || covered > WANT_STEP_BYTES / 2 {
                     return None;
                 }
                 self.want_until = cursor.saturating_add(WANT_STEP_BYTES);
