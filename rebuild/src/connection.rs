@@ -537,6 +537,11 @@ impl Stream {
             other => other,
         };
         let (until, kind) = match appetite {
+            // What is left of a want window would keep the other direction's run from ending: take it back.
+            Appetite::Indifferent | Appetite::Needs if !budget_is_short && self.want_until > cursor => {
+                self.want_until = 0;
+                (cursor, WindowKind::Want)
+            }
             Appetite::Indifferent => return None,
             Appetite::Skips { bytes, .. } => {
                 let until = cursor.saturating_add(bytes.min(u64::from(MAX_WINDOW_STEP_BYTES)));

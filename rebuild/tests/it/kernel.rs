@@ -1,7 +1,7 @@
 //! A model of the kernel side: windows, run budget, pieces (see `s3auditd_common::sample`). Bodies have a length
 //! rather than bytes: only what is copied exists.
 
-use super::Owned;
+use crate::support::Owned;
 use s3auditd_common::sample::{Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, Window, WindowKind};
 use s3auditd_rebuild::exchange::Exchange;
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};

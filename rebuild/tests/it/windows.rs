@@ -1,11 +1,9 @@
 //! Large bodies against a model of the kernel side: they do not cross the ring, and no head is lost for it.
 
-mod support;
-
+use crate::kernel::Kernel;
+use crate::support::render;
 use s3auditd_common::sample::Direction::{Received, Sent};
 use s3auditd_rebuild::exchange::Completion;
-use support::kernel::Kernel;
-use support::render;
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -30,8 +28,13 @@ fn five_gib_up_and_down_with_the_next_head_right_behind() {
         let mut kernel = Kernel::new(delay);
         let head = format!("PUT /b/k HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 5 * GIB + 7);
         kernel.text(Received, head.as_bytes());
-        kernel.body(Received, 5 * GIB + 7, call, NEXT);
+        // A call that moves more than the whole run budget can bring no head behind it: what it moves was withheld.
+        let pipelined = call <= MIB;
+        kernel.body(Received, 5 * GIB + 7, call, if pipelined { NEXT } else { b"" });
         kernel.text(Sent, OK);
+        if !pipelined {
+            kernel.text(Received, NEXT);
+        }
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 3 * GIB);
         kernel.text(Sent, head.as_bytes());
         kernel.body(Sent, 3 * GIB, call, b"");

@@ -1,12 +1,10 @@
 //! Hostile and broken input: no panic, bounded memory, linear work, and every byte accounted for.
 
-mod support;
-
+use crate::support::{LATER_NS, Owned, RECEIVED_FROM, SENT_FROM, exchanges, render, run, samples};
 use proptest::prelude::*;
 use s3auditd_common::sample::{Direction, Kind, Unseen, WindowKind};
 use s3auditd_rebuild::exchange::{Completion, UnseenPart};
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
-use support::{LATER_NS, Owned, RECEIVED_FROM, SENT_FROM, exchanges, render, run, samples};
 
 fn opened(pipeline: &mut Pipeline, cookie: u64) {
     Owned::new(Kind::Opened, 1, RECEIVED_FROM, SENT_FROM).of(cookie).give(pipeline);
@@ -189,7 +187,7 @@ proptest! {
         let stream: Vec<u8> = head.iter().copied().chain(body.iter().copied()).collect();
         let mut pieces: Vec<_> = cuts.iter().map(|(at, length)| (head.len() + at, *length)).collect();
         pieces.push((0, head.len()));
-        let mut random = support::Random(order);
+        let mut random = crate::support::Random(order);
         for last in (1..pieces.len()).rev() {
             pieces.swap(last, random.below(last + 1));
         }
