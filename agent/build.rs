@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+#[expect(unsafe_code, reason = "setting an environment variable is unsafe once there are threads")]
 fn main() -> anyhow::Result<()> {
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../ebpf");
     // `-Z build-std=core` is the one unstable thing needed, and only the nested build for the BPF target needs it.

@@ -1,4 +1,8 @@
-//! The kernel side's own counters: a per-CPU array, one slot a variant.
+//! The kernel side's own counters: a per-CPU array with a bank for each program, one slot a counter.
+//!
+//! A bank a program, because BPF for Rust has no atomic addition and a program can be interrupted, on its CPU, by any
+//! other program but never by itself (the kernel skips it then, and says so in `recursion_misses`). So no addition is
+//! ever lost, and the ledger can be exact.
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident = $value:literal, $name:literal;)+) => {
@@ -35,20 +39,41 @@ counters! {
     SkippedBytes = 5, "skipped_bytes";
     /// Connections whose state found no room in the table: captured, but without run budget, role and own loss count.
     TableFull = 6, "table_full";
-    /// Times that every scratch buffer of this CPU was busy.
-    ScratchBusy = 7, "scratch_busy";
     /// User buffers that could not be read.
-    Faults = 8, "faults";
+    Faults = 7, "faults";
     /// Calls whose registers the io_uring guard rejected.
-    GuardRejects = 9, "guard_rejects";
+    GuardRejects = 8, "guard_rejects";
     /// Calls on watched ports by sockets that the gateway had connected itself.
-    NotAccepted = 10, "not_accepted";
+    NotAccepted = 9, "not_accepted";
     /// Bytes that moved on watched connections without being seen, for whatever cause but a skip window.
-    UnseenBytes = 11, "unseen_bytes";
+    UnseenBytes = 10, "unseen_bytes";
 }
 
+/// A kernel program, as the owner of a bank of counters and of a scratch buffer on each CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Program {
+    /// Receives.
+    Received = 0,
+    /// Sends.
+    Sent = 1,
+    /// Changes of a connection's state.
+    StateChanged = 2,
+    /// Ends of sockets.
+    Destroyed = 3,
+}
+
+/// How many programs there are.
+pub const PROGRAMS: u32 = 4;
+
 /// How many slots the array has.
-pub const KERNEL_COUNTERS: u32 = KernelCounter::ALL.len() as u32;
+pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::ALL.len() as u32;
+
+/// Where a program counts.
+#[must_use]
+pub const fn counter_slot(program: Program, counter: KernelCounter) -> u32 {
+    program as u32 * KernelCounter::ALL.len() as u32 + counter as u32
+}
 
 #[cfg(test)]
 mod tests {

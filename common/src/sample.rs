@@ -101,11 +101,11 @@ wire_enum! {
         Sent = 2,
         /// A watched port accepted a connection (SYN_RECV to ESTABLISHED).
         Opened = 3,
-        /// The peer's FIN arrived (to CLOSE_WAIT): no more bytes than are already on their way will be received.
+        /// The peer's FIN or RST arrived: no more bytes than are already received by the kernel will be received.
         PeerClosed = 4,
-        /// The gateway closed its side (to FIN_WAIT1 or LAST_ACK).
+        /// The gateway closed its side, in order (FIN) or not (RST: unread bytes, or SO_LINGER 0).
         LocalClosed = 5,
-        /// The socket is gone (to CLOSE), by whatever way; nothing follows.
+        /// The socket is destroyed: closed on the wire and by the gateway; nothing follows.
         Closed = 6,
     }
 }
@@ -131,8 +131,6 @@ wire_enum! {
         UpperLayer = 7,
         /// More buffer segments than the kernel side walks in one call.
         TooManySegments = 8,
-        /// The kernel side had no free scratch buffer (a program interrupted another more often than foreseen).
-        NoScratch = 9,
     }
 }
 

@@ -34,9 +34,21 @@ pub struct ConnectionState {
     /// Samples that the ring did not take.
     pub lost: u32,
     /// [`crate::sample::Role`].
-    pub role: u32,
+    pub role: u16,
+    /// 1 once the gateway closed its side in order: its FIN took a sequence number that is no byte.
+    pub fin_sent: u16,
     /// Bytes copied from each direction since the other one last moved.
     pub run: [u32; 2],
+}
+
+/// What the programs need to know besides offsets; a read-only global like [`Offsets`].
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Constants {
+    /// The agent's own process: its sockets are never captured.
+    pub agent_tgid: u32,
+    /// Bit of `SOCK_DONE` in a socket's flags: the peer's FIN has arrived (`enum sock_flags`).
+    pub sock_done_bit: u32,
 }
 
 macro_rules! offsets {
@@ -83,8 +95,8 @@ offsets! {
     sk_net: "sock"."__sk_common.skc_net.net",
     /// Flag bits (`enum sock_flags`).
     sk_flags: "sock"."__sk_common.skc_flags",
-    /// Protocol number.
-    sk_protocol: "sock"."sk_protocol",
+    /// Pending error: set when the peer's RST ends a connection.
+    sk_err: "sock"."sk_err",
     /// Inode number of a network namespace.
     net_inum: "net"."ns.inum",
     /// Local port, network order; unlike `skc_num` it outlives the release of the port.
@@ -147,6 +159,6 @@ mod tests {
         let failed = Offsets::resolve(|structure, _| (structure != "net").then_some(1));
         assert_eq!(failed.unwrap_err().0.to_string(), "net");
         let offsets = Offsets::resolve(|_, path| u32::try_from(path.len()).ok()).unwrap();
-        assert_eq!(offsets.sk_protocol, 11);
+        assert_eq!(offsets.sk_err, 6);
     }
 }

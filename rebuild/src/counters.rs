@@ -76,8 +76,6 @@ counters! {
     unseen_upper_layer_bytes,
     /// Bytes not copied: too many segments.
     unseen_too_many_segments_bytes,
-    /// Bytes not copied: no scratch buffer.
-    unseen_no_scratch_bytes,
     /// Bytes that moved and of which no sample tells.
     lost_bytes,
     /// Bytes that were seen, but dropped because a buffer limit was hit.
@@ -154,7 +152,6 @@ impl Counters {
             Unseen::Fault => &mut self.unseen_fault_bytes,
             Unseen::UpperLayer => &mut self.unseen_upper_layer_bytes,
             Unseen::TooManySegments => &mut self.unseen_too_many_segments_bytes,
-            Unseen::NoScratch => &mut self.unseen_no_scratch_bytes,
         }
     }
 

@@ -1,2 +1,40 @@
-//! cargo xtask
-fn main() {}
+//! `cargo xtask`: the one door to building, running and testing s3auditd. One file per command.
+
+mod fetch;
+mod process;
+mod run;
+mod setup;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and tests s3auditd. Every command first brings what it needs (`setup`), so start anywhere.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Brings what the build needs and is missing: rust-src and bpf-linker
+    Setup,
+    /// Builds the daemon and runs it with privileges; `--demo` shows it at work on a gateway of its own
+    Run(run::Args),
+    /// Runs all tests: format, lints, unit tests, then end to end on this machine's kernel
+    Test(test::Args),
+    /// Brings the gateways and clients of the end-to-end tests into a cache outside the checkout
+    Fetch,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    setup::run()?;
+    match cli.command {
+        Command::Setup => Ok(()),
+        Command::Run(args) => run::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Fetch => fetch::run().map(|_| ()),
+    }
+}

@@ -1,3 +1,274 @@
 //! From kernel programs to samples: load, attach, drain.
+//!
+//! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
+//! can come, `sockets` what was there before. Only this folder talks to the kernel.
 
+mod attach;
+mod btf;
+mod grace;
+mod ring;
+mod sockets;
 pub mod status;
+
+pub use attach::AttachError;
+pub use grace::{monotonic_ns, wall_minus_monotonic_ns};
+
+use attach::{AsPod, Plan};
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, PerCpuArray},
+    programs::{Program, ProgramError},
+};
+use aya_log::EbpfLogger;
+use grace::Grace;
+use ring::{Entry, Ring};
+use s3auditd_common::{
+    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS},
+    sample::{Direction, Window, window_key},
+};
+use s3auditd_rebuild::sample::Sample;
+use status::{CaptureStatus, CpuStatus, PortStatus};
+use std::{collections::BTreeMap, time::Duration};
+use tracing::warn;
+
+/// What to capture and how.
+#[derive(Clone, Debug)]
+pub struct CaptureSettings {
+    /// Local ports of the gateway.
+    pub ports: Vec<u16>,
+    /// Ring size of each CPU: a power of two of at least a page.
+    pub ring_bytes: usize,
+    /// The kernel wakes the reader when a ring holds that much.
+    pub ring_watermark_bytes: u32,
+    /// Connections known at once.
+    pub max_connections: u32,
+}
+
+/// Programs in the kernel and the rings they fill. Dropping it detaches them; nothing is pinned.
+pub struct Capture {
+    settings: CaptureSettings,
+    backend: &'static str,
+    reason: String,
+    ebpf: Ebpf,
+    rings: Vec<Ring>,
+    windows: Windows,
+    counters: PerCpuArray<MapData, u64>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    grace: Grace,
+    grace_wanted: bool,
+    cpus: BTreeMap<u32, CpuRead>,
+    open_at_start: u64,
+}
+
+/// The map in which the kernel side is told what is wanted of a direction next.
+pub struct Windows {
+    map: HashMap<MapData, u64, AsPod<Window>>,
+    failed: u64,
+}
+
+impl Windows {
+    /// Sets a window; it replaces the one that is there.
+    pub fn set(&mut self, cookie: u64, direction: Direction, window: Window) {
+        // The connection may be gone; a full table costs ring space, not truth.
+        if self.map.insert(window_key(cookie, direction), AsPod(window), 0).is_err() {
+            self.failed += 1;
+        }
+    }
+}
+
+/// What was read of one CPU's ring.
+#[derive(Default)]
+struct CpuRead {
+    read: u64,
+    read_bytes: u64,
+    undecodable: u64,
+    reported_lost: u64,
+}
+
+impl Capture {
+    /// Loads, attaches and opens the rings.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
+        let system = |what| move |(_, source)| AttachError::System { what, source };
+        let possible_cpus = aya::util::nr_cpus().map_err(system("the number of possible CPUs"))?;
+        let online = aya::util::online_cpus().map_err(system("the list of online CPUs"))?;
+        let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
+        let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
+        let plan = Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus };
+        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
+
+        let events = match ebpf.map("EVENTS") {
+            Some(Map::PerfEventArray(events)) => events,
+            _ => return Err(AttachError::Load("the object has no perf event array EVENTS".to_owned())),
+        };
+        let mut rings = Vec::new();
+        for cpu in online {
+            let ring = Ring::open(events, cpu, settings.ring_bytes, settings.ring_watermark_bytes)
+                .map_err(|source| AttachError::Ring { cpu, ring_bytes: settings.ring_bytes, source })?;
+            rings.push(ring);
+        }
+        let map_failed = |error: aya::maps::MapError| AttachError::Load(error.to_string());
+        let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
+        let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
+        let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
+        let logger = EbpfLogger::init(&mut ebpf)
+            .inspect_err(|error| warn!(%error, "the kernel side's messages will not be seen"))
+            .ok();
+        // Counted after the programs are in: what opens meanwhile is seen opening.
+        let open_at_start = sockets::open_connections(&settings.ports);
+        let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
+        Ok(Self {
+            settings,
+            backend,
+            reason,
+            ebpf,
+            rings,
+            windows: Windows { map: windows, failed: 0 },
+            counters,
+            logger,
+            grace,
+            grace_wanted: true,
+            cpus,
+            open_at_start,
+        })
+    }
+
+    /// Waits until there is enough to read, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        ring::wait(&self.rings, timeout);
+    }
+
+    /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
+    /// (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
+    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> u64 {
+        // Before the drain: what was in a program then has ended, so the rings hold it now.
+        let passed = self.grace.passed_ns();
+        let windows = &mut self.windows;
+        for ring in &mut self.rings {
+            let cpu = self.cpus.entry(ring.cpu()).or_default();
+            let before = cpu.read;
+            ring.drain(|entry| match entry {
+                Entry::Sample(bytes) => {
+                    cpu.read += 1;
+                    match Sample::parse(bytes) {
+                        Ok(sample) => {
+                            cpu.read_bytes += (size_of_val(&sample.header) + sample.payload.len()) as u64;
+                            each(&sample, windows);
+                        }
+                        Err(error) => {
+                            cpu.undecodable += 1;
+                            if cpu.undecodable.is_power_of_two() {
+                                warn!(%error, total = cpu.undecodable, "a ring record is no sample");
+                            }
+                        }
+                    }
+                }
+                Entry::Lost(count) => cpu.reported_lost += count,
+            });
+            self.grace_wanted |= cpu.read != before;
+        }
+        // One more period after the last sample, so that its time is passed too.
+        if std::mem::take(&mut self.grace_wanted) {
+            self.grace.request();
+        }
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        passed
+    }
+
+    /// See [`Windows`].
+    pub fn windows(&mut self) -> &mut Windows {
+        &mut self.windows
+    }
+
+    /// Watches no port any more, and returns once every program that still did has ended: the next drain is the last.
+    /// Returns the time of the end (CLOCK_MONOTONIC nanoseconds).
+    pub fn stop(&mut self) -> u64 {
+        if let Err(error) = attach::set_ports(&mut self.ebpf, &[]) {
+            warn!(%error, "the probes could not be told to stop; what they see from here on is not drained");
+        }
+        let now = monotonic_ns();
+        // Bounded, should the kernel never answer; a grace period takes milliseconds.
+        for _ in 0..500 {
+            self.grace.request();
+            if self.grace.passed_ns() >= now {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        now
+    }
+
+    /// Where capture stands. Reads the kernel's counters: not for every sample.
+    pub fn status(&mut self) -> CaptureStatus {
+        let listening = sockets::listening_ports();
+        let ports = self.settings.ports.iter();
+        CaptureStatus {
+            backend: self.backend.to_owned(),
+            backend_reason: self.reason.clone(),
+            ports: ports.map(|port| PortStatus { port: *port, listening: listening.contains(port) }).collect(),
+            cpus: self.cpu_status(),
+            ring_bytes: self.settings.ring_bytes as u64,
+            open_at_start: self.open_at_start,
+            failed_windows: self.windows.failed,
+            missed_runs: self.missed_runs(),
+        }
+    }
+
+    fn cpu_status(&self) -> Vec<CpuStatus> {
+        // Slot by slot, each with a value for every possible CPU.
+        let slots: Vec<_> = (0..COUNTER_SLOTS).map(|slot| self.counters.get(&slot, 0).ok()).collect();
+        let value = |counter: KernelCounter, cpu: u32| {
+            let banks = slots.chunks(KernelCounter::ALL.len()).take(PROGRAMS as usize);
+            banks
+                .filter_map(|bank| bank.get(counter as usize)?.as_ref()?.get(cpu as usize).copied())
+                .fold(0, u64::wrapping_add)
+        };
+        let cpus = self.cpus.iter().map(|(cpu, read)| CpuStatus {
+            cpu: *cpu,
+            emitted: value(KernelCounter::Emitted, *cpu),
+            read: read.read,
+            read_bytes: read.read_bytes,
+            undecodable: read.undecodable,
+            reported_lost: read.reported_lost,
+            counters: KernelCounter::ALL
+                .iter()
+                .filter(|counter| **counter != KernelCounter::Emitted)
+                .map(|counter| (counter.name().to_owned(), value(*counter, *cpu)))
+                .collect(),
+        });
+        cpus.collect()
+    }
+
+    fn missed_runs(&self) -> BTreeMap<String, u64> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
+            .collect()
+    }
+}
+
+/// `recursion_misses`: times that the kernel did not run a program because it was running already on that CPU.
+#[expect(unsafe_code, reason = "aya does not show this field of the kernel's program information")]
+fn missed_runs_of(program: &Program) -> Result<u64, ProgramError> {
+    use std::os::fd::{AsFd as _, AsRawFd as _};
+    #[repr(C)]
+    struct ObjectInfo {
+        fd: u32,
+        len: u32,
+        info: u64,
+    }
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    let fd = program.fd()?.as_fd().as_raw_fd();
+    // SAFETY: plain integers, for which zero is a value.
+    let mut info: aya_obj::generated::bpf_prog_info = unsafe { std::mem::zeroed() };
+    let len = u32::try_from(size_of_val(&info)).unwrap_or(0);
+    let attr = ObjectInfo { fd: fd.cast_unsigned(), len, info: &raw mut info as u64 };
+    // SAFETY: the kernel writes at most `len` bytes to `info`, which lives through the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<ObjectInfo>()) };
+    if result == 0 { Ok(info.recursion_misses) } else { Err(ProgramError::IOError(std::io::Error::last_os_error())) }
+}

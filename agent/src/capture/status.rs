@@ -18,6 +18,8 @@ pub struct CaptureStatus {
     pub ring_bytes: u64,
     /// Connections that were open on watched ports when the probes were attached.
     pub open_at_start: u64,
+    /// Windows that the kernel's table had no room for: more of a body crosses the ring than need be.
+    pub failed_windows: u64,
     /// Times that the kernel skipped a program (`recursion_misses`), by program.
     pub missed_runs: BTreeMap<String, u64>,
 }

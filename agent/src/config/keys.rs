@@ -1,0 +1,146 @@
+//! The table of keys: name, type, default, how its text is read. Flags, variables, the file, the typed [`Config`], the
+//! output of `validate` and `docs/configure.md` all come from it.
+
+use super::origin::Layers;
+use super::value::{self, Value};
+use super::{AuditClass, ConfigError, Dialect, Secret};
+use ipnet::IpNet;
+use reqwest::Url;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// What is known of a key without reading any configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its name as a field; see [`Key::name`] and [`Key::variable`].
+    pub(super) field: &'static str,
+    /// Its default as text; empty is "not set".
+    pub default: &'static str,
+    /// What stands for its value in the help text.
+    pub value_name: &'static str,
+    /// What it means.
+    pub help: &'static [&'static str],
+}
+
+impl Key {
+    /// Its name in the file, and as a flag behind `--`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.field.replace('_', "-")
+    }
+
+    /// Its environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("S3AUDITD_{}", self.field.to_ascii_uppercase())
+    }
+
+    /// Whether its value must not be shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.field == "auth_token"
+    }
+}
+
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:literal, $value_name:literal, $parse:expr;)+) => {
+        /// The configuration; every field is a key of `docs/configure.md`, where units and limits stand.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config { $($(#[doc = $doc])+ pub $field: $type,)+ }
+
+        /// The flags: the same keys, as text.
+        #[derive(Clone, Default, clap::Args)]
+        pub struct Flags { $($(#[doc = $doc])+ #[arg(long, value_name = $value_name)] pub $field: Option<String>,)+ }
+
+        impl Flags {
+            pub(super) fn into_pairs(self) -> impl Iterator<Item = (&'static str, String)> {
+                [$((stringify!($field), self.$field),)+].into_iter().filter_map(|(field, text)| Some((field, text?)))
+            }
+        }
+
+        /// Every key, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$(Key {
+            field: stringify!($field), default: $default, value_name: $value_name, help: &[$($doc,)+],
+        },)+];
+
+        pub(super) fn build(layers: &Layers) -> Result<Config, ConfigError> {
+            Ok(Config {
+                $($field: {
+                    let parse: fn(&Value) -> value::Parsed<$type> = $parse;
+                    layers.parse(stringify!($field), $default, parse)?
+                },)+
+            })
+        }
+    };
+}
+
+keys! {
+    /// Ports of the S3 gateway on this node. `run` needs at least one.
+    listen: Vec<u16> = "", "PORT,...", value::ports;
+    /// Webhook that gets the records; not set: standard output, one JSON a line.
+    endpoint: Option<Url> = "", "URL", |v| value::optional(v, value::endpoint);
+    /// Value of the Authorization header, sent exactly as given ("Splunk TOKEN", "Bearer TOKEN"). As a flag it shows in
+    /// the process list: prefer `auth-token-file`.
+    auth_token: Option<Secret> = "", "TOKEN", |v| value::optional(v, value::secret);
+    /// File with the value of the Authorization header; read at start and again after a 401 or 403.
+    auth_token_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, |v| value::text(v).map(PathBuf::from));
+    /// Names of operations in `api.name`: weka, minio or aws.
+    dialect: Dialect = "weka", "DIALECT", value::dialect;
+    /// Host names of the gateway: `bucket.NAME` is then a bucket in virtual-host style.
+    domain: Vec<String> = "", "NAME,...", value::domains;
+    /// Address of /metrics, /health and /status, or "off".
+    metrics_listen: Option<SocketAddr> = "127.0.0.1:9466", "ADDR|off", value::listener;
+
+    /// Record field `wekaInfo.clusterGUID`.
+    cluster_guid: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Record field `wekaInfo.clusterName`.
+    cluster_name: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Record field `wekaInfo.release`.
+    release: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Record field `wekaInfo.serverIP`.
+    server_ip: Option<IpAddr> = "", "IP", |v| value::optional(v, value::address);
+    /// Record field `wekaInfo.serverName`.
+    server_name: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Record field `wekaInfo.version`.
+    version: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Record field `deploymentid`.
+    deployment_id: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+
+    /// Classes besides S3 and STS that give records: health, metrics, admin, console, internode, preflight, unknown.
+    audit_classes: Vec<AuditClass> = "", "CLASS,...", value::classes;
+    /// Proxies whose X-Forwarded-For is believed.
+    trusted_proxies: Vec<IpNet> = "127.0.0.0/8,::1", "NETWORK,...", value::networks;
+    /// Further headers and query parameters whose values never reach a record.
+    redact_names: Vec<String> = "", "NAME,...", value::names;
+    /// Connections that are followed at once; beyond it the longest idle one is given up, and counted.
+    max_connections: usize = "65536", "N", |v| value::whole(v, 1..=16_777_216);
+    /// The longest head of a request or reply; a longer one gives a partial record.
+    max_head_bytes: u64 = "1MiB", "SIZE", |v| value::bytes(v, 4096..=1 << 20);
+
+    /// Perf ring of each CPU: a power of two.
+    ring_bytes: u64 = "4MiB", "SIZE", value::ring;
+    /// Bytes in a ring that wake the agent.
+    ring_watermark_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 1..=512 << 20);
+    /// Longest time that a sample waits in a ring, in milliseconds.
+    ring_flush_ms: u64 = "50", "MS", |v| value::whole(v, 1..=10_000);
+
+    /// Records that wait for delivery; beyond it the newest is dropped, and counted.
+    queue_records: usize = "100000", "N", |v| value::whole(v, 1..=100_000_000);
+    /// Bytes of the records that wait for delivery; beyond it the newest is dropped, and counted.
+    queue_bytes: u64 = "256MiB", "SIZE", |v| value::bytes(v, 1 << 20..=1 << 40);
+    /// Most records in one request.
+    batch_records: usize = "1000", "N", |v| value::whole(v, 1..=100_000);
+    /// Most bytes in one request; a single longer record goes alone.
+    batch_bytes: u64 = "1MiB", "SIZE", |v| value::bytes(v, 1024..=1 << 30);
+    /// Longest time that a record waits for its batch to fill, in milliseconds.
+    batch_delay_ms: u64 = "1000", "MS", |v| value::whole(v, 0..=60_000);
+    /// Time for a whole request and its reply, in milliseconds.
+    request_timeout_ms: u64 = "30000", "MS", |v| value::whole(v, 1..=600_000);
+    /// Time to connect, TLS included, in milliseconds.
+    connect_timeout_ms: u64 = "5000", "MS", |v| value::whole(v, 1..=600_000);
+    /// Time to deliver what is left when the daemon is told to stop, in seconds.
+    drain_seconds: u64 = "10", "SECONDS", |v| value::whole(v, 0..=3600);
+
+    /// Level or filter of the agent's own log, which goes to standard error; RUST_LOG is used if this is not set.
+    log: String = "info", "FILTER", value::log_filter;
+}

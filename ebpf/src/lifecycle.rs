@@ -1,0 +1,122 @@
+//! Connections opened and closed: what `payload` cannot know from calls alone. Typed tracepoints
+//! `inet_sock_set_state` and `tcp_destroy_sock`; they run in interrupts as well as in tasks.
+
+use crate::{
+    emit::{Origin, fill, output_unseen},
+    kernel::{Sock, TcpSock, state},
+    maps::{CONNECTIONS, WINDOWS, count, scratch},
+    watch::is_watched_port,
+};
+use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_log_ebpf::warn;
+use core::ffi::c_void;
+use s3auditd_common::{
+    counters::{KernelCounter, Program},
+    sample::{Direction, Kind, Role, Unseen, window_key},
+    settings::ConnectionState,
+};
+
+#[btf_tracepoint]
+pub fn socket_state_changed(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument is a `struct sock *`.
+    let sock = unsafe { Sock::new(context.arg::<*const c_void>(0)) };
+    let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
+    if let Some((tcp, port)) = watched_connection(sock) {
+        changed(&context, sock, tcp, port, old, new);
+    }
+    0
+}
+
+#[btf_tracepoint]
+pub fn socket_destroyed(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the first argument is a `struct sock *`.
+    let sock = unsafe { Sock::new(context.arg::<*const c_void>(0)) };
+    let Some((tcp, port)) = watched_connection(sock) else { return 0 };
+    let cookie = sock.cookie();
+    // Only what was seen as a connection: a listener has no entry.
+    if let Some(known) = CONNECTIONS.get_ptr_mut(cookie) {
+        // SAFETY: a map value; this program is the only one that removes it.
+        let (role, fin_sent) = unsafe { ((*known).role, (*known).fin_sent) };
+        if role != Role::Connected as u16 {
+            let origin = Origin { tcp, cookie, port, state: Some(known), program: Program::Destroyed };
+            tell(&context, &origin, Kind::Closed, u32::from(fin_sent));
+        }
+        let _gone_already = CONNECTIONS.remove(cookie);
+        let _none = WINDOWS.remove(window_key(cookie, Direction::Received));
+        let _none = WINDOWS.remove(window_key(cookie, Direction::Sent));
+    }
+    0
+}
+
+#[inline(always)]
+fn watched_connection(sock: Sock) -> Option<(TcpSock, u16)> {
+    let tcp = sock.tcp()?;
+    // Not `local_port`: the kernel releases the port before it tells of the close.
+    let port = tcp.bound_port();
+    is_watched_port(port).then_some((tcp, port))
+}
+
+#[inline(always)]
+fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, old: i32, new: i32) {
+    let cookie = sock.cookie();
+    let role = match (old, new) {
+        (state::LISTEN, _) | (_, state::LISTEN) => return,
+        (state::SYN_RECV, state::ESTABLISHED) => Role::Accepted,
+        (state::SYN_SENT, state::ESTABLISHED) => Role::Connected,
+        _ => Role::Unknown,
+    };
+    if role != Role::Unknown {
+        let fresh = ConnectionState { lost: 0, role: role as u16, fin_sent: 0, run: [0; 2] };
+        if CONNECTIONS.insert(cookie, fresh, 0).is_err() {
+            count(Program::StateChanged, KernelCounter::TableFull, 1);
+            warn!(context, "connection table full: port {} is captured without run budget and loss count", port);
+        }
+        if role == Role::Accepted {
+            let state = CONNECTIONS.get_ptr_mut(cookie);
+            tell(context, &Origin { tcp, cookie, port, state, program: Program::StateChanged }, Kind::Opened, 0);
+        }
+        return;
+    }
+    let known = CONNECTIONS.get_ptr_mut(cookie);
+    if let Some(known) = known {
+        // Once closed by the gateway, further changes of its side (FIN_WAIT1 to CLOSE, CLOSE_WAIT to LAST_ACK ...) say
+        // nothing new.
+        // SAFETY: a map value that lives until the socket is destroyed.
+        unsafe {
+            if (*known).role == Role::Connected as u16 || ((*known).fin_sent != 0 && new != state::CLOSE_WAIT) {
+                return;
+            }
+        }
+    }
+    let origin = Origin { tcp, cookie, port, state: known, program: Program::StateChanged };
+    match new {
+        state::CLOSE_WAIT => tell(context, &origin, Kind::PeerClosed, 0),
+        state::FIN_WAIT1 | state::LAST_ACK => {
+            // The FIN is queued after the change of state, so `write_seq` does not count it yet.
+            tell(context, &origin, Kind::LocalClosed, 0);
+            if let Some(known) = known {
+                // SAFETY: as above.
+                unsafe { (*known).fin_sent = 1 };
+            }
+        }
+        // Straight to CLOSE without a FIN of the gateway's: a reset, the peer's if it left an error behind.
+        state::CLOSE if matches!(old, state::ESTABLISHED | state::CLOSE_WAIT) => {
+            let kind = if tcp.error() != 0 { Kind::PeerClosed } else { Kind::LocalClosed };
+            tell(context, &origin, kind, 0);
+        }
+        _ => {}
+    }
+}
+
+/// A sample about the connection itself; `not_bytes` of the send direction's sequence numbers are its FIN.
+#[inline(always)]
+fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: u32) {
+    let Some(scratch) = scratch(origin.program as u32) else { return };
+    // SAFETY: the buffer is this program's own.
+    let header = unsafe { &raw mut (*scratch).header };
+    // SAFETY: as above.
+    unsafe { fill(header, origin, kind, origin.tcp.sent_to().wrapping_sub(not_bytes)) };
+    let seq = origin.tcp.received_to();
+    // SAFETY: the context is the running program's own.
+    unsafe { output_unseen(context.as_ptr(), origin.program, header, seq, 0, Unseen::Seen, origin.state) };
+}

@@ -1,0 +1,82 @@
+//! Maps and read-only globals: everything shared with user space or between programs.
+
+use crate::payload::Walk;
+use aya_ebpf::{
+    helpers::generated::bpf_get_smp_processor_id,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray},
+};
+use s3auditd_common::{
+    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, counter_slot},
+    sample::{MAX_PIECE_BYTES, SampleHeader, Window},
+    settings::{ConnectionState, Constants, Offsets, PortBitmap},
+};
+
+/// Filled by the agent before the load; frozen, so the verifier sees constants.
+// SAFETY: the loader finds the symbol by this name; nothing else defines it.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = zeroed_offsets();
+
+/// See [`OFFSETS`].
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+pub static CONSTANTS: Constants = Constants { agent_tgid: 0, sock_done_bit: 0 };
+
+const fn zeroed_offsets() -> Offsets {
+    // SAFETY: all fields are plain integers, for which zero is a value.
+    unsafe { core::mem::zeroed() }
+}
+
+/// The ring.
+#[map]
+pub static EVENTS: PerfEventByteArray = PerfEventByteArray::new(0);
+
+/// Watched local ports.
+#[map]
+pub static PORTS: Array<PortBitmap> = Array::with_max_entries(1, 0);
+
+/// By cookie. A plain hash and not an LRU: an entry that vanishes under load would forget losses. The agent sets its size.
+#[map]
+pub static CONNECTIONS: HashMap<u64, ConnectionState> = HashMap::with_max_entries(65_536, 0);
+
+/// By `window_key`; written by the agent, removed here. The agent sets its size.
+#[map]
+pub static WINDOWS: HashMap<u64, Window> = HashMap::with_max_entries(65_536, 0);
+
+/// See `s3auditd_common::counters`.
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+/// A sample under construction. Room for two pieces, so that the verifier can bound "offset within a piece plus at
+/// most a piece" by masks alone.
+#[repr(C)]
+pub struct Scratch {
+    /// Here and not on the stack: what is loaded from a map has no history for the verifier to follow, so the loop
+    /// over segments is verified in one pass (from the stack it took more than a million instructions).
+    pub walk: Walk,
+    pub header: SampleHeader,
+    pub payload: [u8; 2 * MAX_PIECE_BYTES],
+}
+
+/// A buffer for each program on each possible CPU (the agent sets the size). One a program, because programs may
+/// interrupt or preempt each other on a CPU, where sharing mixes two connections' bytes; the same program never runs
+/// inside itself.
+#[map]
+static SCRATCH: Array<Scratch> = Array::with_max_entries(PROGRAMS, 0);
+
+/// The buffer of that program on this CPU; programs do not migrate.
+#[inline(always)]
+pub fn scratch(program: u32) -> Option<*mut Scratch> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    SCRATCH.get_ptr_mut(cpu * PROGRAMS + program)
+}
+
+/// Adds to that program's counter on this CPU.
+#[inline(always)]
+pub fn count(program: Program, counter: KernelCounter, amount: u64) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(program, counter)) {
+        // SAFETY: nobody but this program on this CPU writes the slot, and it cannot interrupt itself.
+        unsafe { *slot += amount }
+    }
+}

@@ -1,0 +1,379 @@
+//! One call's bytes: what of them is wanted, read from user memory, cut into pieces of at most 32 KiB.
+
+use crate::{
+    emit::{Origin, Output, fill, output, output_unseen},
+    maps::{Scratch, WINDOWS, count, scratch},
+};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use core::{
+    ffi::{c_long, c_void},
+    mem::MaybeUninit,
+};
+use s3auditd_common::{
+    counters::KernelCounter,
+    sample::{
+        Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, Window, WindowKind, window_key,
+    },
+};
+
+const PIECE: u64 = MAX_PIECE_BYTES as u64;
+
+/// The most steps of one call: buffer segments (a writev may have 1,024) and pieces of the run budget.
+const MAX_STEPS: u32 = 1_100;
+
+/// Where a call's bytes lie in user memory.
+#[derive(Clone, Copy)]
+pub enum Source {
+    /// One buffer.
+    Buffer { address: u64 },
+    /// An array of `struct iovec`.
+    Segments { address: u64, count: u64 },
+    /// Nowhere that can be read.
+    Nowhere(Unseen),
+}
+
+/// A call that moved `len` bytes of one direction, the first at `seq`.
+pub struct Call {
+    pub direction: Direction,
+    pub seq: u32,
+    pub len: u32,
+    pub other_seq: u32,
+}
+
+/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all.
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: impl FnOnce() -> Source) {
+    let end = call.seq.wrapping_add(call.len);
+    let (skip, unlimited) = match against_window(origin, call, end) {
+        Wanted::Nothing => return,
+        Wanted::From { skip, unlimited } => (skip, unlimited),
+    };
+    let kind = match call.direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
+    };
+    let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
+    let wanted = core::cmp::min(call.len - skip, budget);
+    let source = if wanted == 0 { Source::Nowhere(Unseen::Withheld) } else { source() };
+
+    let Some(scratch) = scratch(origin.program as u32) else { return };
+    // SAFETY: the buffer is this program's own.
+    let header = unsafe { &raw mut (*scratch).header };
+    // SAFETY: as above.
+    unsafe { fill(header, origin, kind, call.other_seq) };
+    if skip != 0 {
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, origin.program, header, call.seq, skip, Unseen::Skipped, origin.state) };
+        if skip == call.len {
+            return;
+        }
+    }
+    let (address, segments, one_buffer) = match source {
+        Source::Buffer { address } => (address, 1, true),
+        Source::Segments { address, count } => (address, count, false),
+        Source::Nowhere(why) => {
+            // SAFETY: the caller upholds it.
+            unsafe {
+                output_unseen(
+                    context,
+                    origin.program,
+                    header,
+                    call.seq.wrapping_add(skip),
+                    call.len - skip,
+                    why,
+                    origin.state,
+                )
+            };
+            return;
+        }
+    };
+    // SAFETY: the buffer is this program's own.
+    let walk = unsafe { &mut (*scratch).walk };
+    *walk = Walk {
+        segments: address,
+        segment_count: if one_buffer { 0 } else { segments },
+        next_segment: 0,
+        address,
+        in_segment: if one_buffer { u64::from(call.len) } else { 0 },
+        skip: u64::from(skip),
+        wanted: u64::from(wanted),
+        filled: 0,
+        emitted: 0,
+        emitted_bytes: 0,
+        lost_full: 0,
+        lost_refused: 0,
+        seq: call.seq.wrapping_add(skip),
+        faulted: 0,
+    };
+    let mut carry = Carry { context, program: origin.program as u32 };
+    // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
+    unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
+
+    count(origin.program, KernelCounter::Emitted, walk.emitted);
+    count(origin.program, KernelCounter::EmittedBytes, walk.emitted_bytes);
+    count(origin.program, KernelCounter::LostRingFull, walk.lost_full);
+    count(origin.program, KernelCounter::LostRingRefused, walk.lost_refused);
+    let copied = walk.seq.wrapping_sub(call.seq.wrapping_add(skip));
+    if let Some(state) = origin.state {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        unsafe {
+            (*state).lost = (*header).lost;
+            match call.direction {
+                Direction::Received => (*state).run[0] = (*state).run[0].saturating_add(copied),
+                Direction::Sent => (*state).run[1] = (*state).run[1].saturating_add(copied),
+            }
+        }
+    }
+    let left = end.wrapping_sub(walk.seq);
+    if left != 0 {
+        let why = if walk.faulted != 0 {
+            count(origin.program, KernelCounter::Faults, 1);
+            Unseen::Fault
+        } else if walk.wanted != 0 {
+            Unseen::TooManySegments
+        } else {
+            Unseen::Withheld
+        };
+        let seq = walk.seq;
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, origin.program, header, seq, left, why, origin.state) };
+    }
+}
+
+/// What the window of a direction leaves of a call.
+enum Wanted {
+    Nothing,
+    /// All from `skip` bytes on; `unlimited`: the run budget does not apply.
+    From {
+        skip: u32,
+        unlimited: bool,
+    },
+}
+
+#[inline(always)]
+fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
+    let everything = Wanted::From { skip: 0, unlimited: false };
+    let key = window_key(origin.cookie, call.direction);
+    // SAFETY: the value is copied at once; the agent replaces values whole.
+    let Some(&Window { until, kind }) = (unsafe { WINDOWS.get(key) }) else {
+        return everything;
+    };
+    // Signed distances: right as long as a window is less than 2 GiB long, which the agent sees to.
+    let start_past = call.seq.wrapping_sub(until) as i32;
+    let end_past = end.wrapping_sub(until) as i32;
+    if end_past >= 0 {
+        // Reached: it must not stand until the sequence numbers come round.
+        let _gone_already = WINDOWS.remove(key);
+    }
+    if start_past >= 0 {
+        return everything;
+    }
+    if kind != WindowKind::Skip as u32 {
+        return Wanted::From { skip: 0, unlimited: true };
+    }
+    if end_past < 0 {
+        count(origin.program, KernelCounter::SkippedCalls, 1);
+        count(origin.program, KernelCounter::SkippedBytes, u64::from(call.len));
+        return Wanted::Nothing;
+    }
+    Wanted::From { skip: until.wrapping_sub(call.seq), unlimited: false }
+}
+
+/// What the direction may still copy in this run; the other direction's run ends.
+#[inline(always)]
+fn remaining_budget(origin: &Origin, direction: Direction) -> u32 {
+    let Some(state) = origin.state else { return RUN_BUDGET_BYTES };
+    // SAFETY: a map value that lives until the socket is destroyed; a race between two calls makes the budget inexact,
+    // never a sample wrong.
+    unsafe {
+        match direction {
+            Direction::Received => {
+                (*state).run[1] = 0;
+                RUN_BUDGET_BYTES.saturating_sub((*state).run[0])
+            }
+            Direction::Sent => {
+                (*state).run[0] = 0;
+                RUN_BUDGET_BYTES.saturating_sub((*state).run[1])
+            }
+        }
+    }
+}
+
+/// State of the walk through a call's user memory.
+#[repr(C)]
+pub struct Walk {
+    /// The array of iovecs.
+    segments: u64,
+    segment_count: u64,
+    next_segment: u64,
+    /// What is left of the current segment.
+    address: u64,
+    in_segment: u64,
+    /// Bytes still to be passed over.
+    skip: u64,
+    /// Bytes still to be copied.
+    wanted: u64,
+    /// Bytes in the buffer.
+    filled: u64,
+    /// What became of the pieces; counted after the loop.
+    emitted: u64,
+    emitted_bytes: u64,
+    lost_full: u64,
+    lost_refused: u64,
+    /// Where the buffer's first byte stands.
+    seq: u32,
+    faulted: u32,
+}
+
+/// What the loop's callback needs besides the walk: pointers cannot be kept in maps.
+struct Carry {
+    context: *mut c_void,
+    /// `Program`.
+    program: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Iovec {
+    base: u64,
+    len: u64,
+}
+
+const CONTINUE: c_long = 0;
+const STOP: c_long = 1;
+
+/// One step of the loop.
+#[inline(never)]
+extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
+    // SAFETY: it is the `Carry` that `take` passed to the helper.
+    let (context, program) = unsafe {
+        let carry = &*carry.cast::<Carry>();
+        (carry.context, carry.program)
+    };
+    let Some(scratch) = scratch(program) else { return STOP };
+    // SAFETY: the buffer is the running program's own.
+    let next = unsafe { advance(scratch) };
+    match next {
+        Next::Step => CONTINUE,
+        Next::Emit => {
+            // SAFETY: as above.
+            unsafe { flush(context, scratch) };
+            CONTINUE
+        }
+        Next::EmitAndStop => {
+            // SAFETY: as above.
+            unsafe { flush(context, scratch) };
+            STOP
+        }
+    }
+}
+
+enum Next {
+    Step,
+    Emit,
+    EmitAndStop,
+}
+
+/// Takes up the next segment, or passes over skipped bytes, or copies what fits of the current segment.
+///
+/// # Safety
+/// The buffer is the running program's own.
+#[inline(always)]
+unsafe fn advance(scratch: *mut Scratch) -> Next {
+    // SAFETY: the caller upholds it.
+    let walk = unsafe { &mut (*scratch).walk };
+    if walk.in_segment == 0 {
+        if walk.next_segment >= walk.segment_count {
+            return Next::EmitAndStop;
+        }
+        let mut iovec = MaybeUninit::<Iovec>::uninit();
+        let from = walk.segments + walk.next_segment * size_of::<Iovec>() as u64;
+        // SAFETY: the helper checks the user address and writes at most the given size.
+        let result =
+            unsafe { bpf_probe_read_user(iovec.as_mut_ptr().cast(), size_of::<Iovec>() as u32, from as *const c_void) };
+        if result != 0 {
+            walk.faulted = 1;
+            return Next::EmitAndStop;
+        }
+        // SAFETY: the helper filled it.
+        let iovec = unsafe { iovec.assume_init() };
+        walk.next_segment += 1;
+        walk.address = iovec.base;
+        walk.in_segment = iovec.len;
+        return Next::Step;
+    }
+    if walk.skip != 0 {
+        let passed = core::cmp::min(walk.skip, walk.in_segment);
+        walk.skip -= passed;
+        walk.in_segment -= passed;
+        walk.address += passed;
+        return Next::Step;
+    }
+    let filled = walk.filled & (PIECE - 1);
+    let fits = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), PIECE - filled);
+    // What the minimum above says, said in a form that the verifier keeps.
+    let len = core::hint::black_box(fits);
+    if len == 0 || len > PIECE {
+        return Next::EmitAndStop;
+    }
+    // SAFETY: `filled` is below one piece and `len` at most one, so the write stays inside two pieces; the helper
+    // checks the user address.
+    let result = unsafe {
+        let to = (&raw mut (*scratch).payload).cast::<u8>().add(filled as usize);
+        bpf_probe_read_user(to.cast(), len as u32, walk.address as *const c_void)
+    };
+    if result != 0 {
+        walk.faulted = 1;
+        return Next::EmitAndStop;
+    }
+    walk.address += len;
+    walk.in_segment -= len;
+    walk.wanted -= len;
+    walk.filled = filled + len;
+    if walk.wanted == 0 {
+        Next::EmitAndStop
+    } else if walk.filled >= PIECE {
+        Next::Emit
+    } else {
+        Next::Step
+    }
+}
+
+/// Emits the buffer as a sample, if anything is in it.
+///
+/// # Safety
+/// `context` is the running program's own, and so is the buffer, which holds a header and `filled` payload bytes.
+#[inline(always)]
+unsafe fn flush(context: *mut c_void, scratch: *mut Scratch) {
+    // SAFETY: the caller upholds it.
+    let (walk, header) = unsafe { (&mut (*scratch).walk, &mut (*scratch).header) };
+    let filled = core::hint::black_box(walk.filled);
+    if filled == 0 || filled > PIECE {
+        return;
+    }
+    header.seq = walk.seq;
+    header.len = filled as u32;
+    header.copied = filled as u32;
+    header.unseen = Unseen::Seen as u8;
+    let bytes = size_of::<SampleHeader>() as u64 + filled;
+    // SAFETY: header and payload are adjacent and initialised for that length.
+    match unsafe { output(context, header, bytes) } {
+        Output::Taken => {
+            walk.emitted += 1;
+            walk.emitted_bytes += bytes;
+        }
+        Output::Full => {
+            walk.lost_full += 1;
+            header.lost = header.lost.wrapping_add(1);
+        }
+        Output::Refused => {
+            walk.lost_refused += 1;
+            header.lost = header.lost.wrapping_add(1);
+        }
+    }
+    walk.seq = walk.seq.wrapping_add(filled as u32);
+    walk.filled = 0;
+}

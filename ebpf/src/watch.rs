@@ -1,0 +1,69 @@
+//! Whose socket: everything that is not a watched connection of the gateway leaves here, the sooner the better.
+
+use crate::{
+    kernel::{Sock, TcpSock, constant},
+    maps::{CONNECTIONS, PORTS, count},
+};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use s3auditd_common::{
+    counters::{KernelCounter, Program},
+    sample::Role,
+    settings::{ConnectionState, PORT_WORDS},
+};
+
+const BPF_NOEXIST: u64 = 1;
+
+/// Whether the agent asked for that port.
+#[inline(always)]
+pub fn is_watched_port(port: u16) -> bool {
+    match PORTS.get(0) {
+        Some(bitmap) => (bitmap.words[usize::from(port >> 6) & (PORT_WORDS - 1)] >> (port & 63)) & 1 == 1,
+        None => false,
+    }
+}
+
+/// A watched, accepted TCP connection; None for all others.
+#[inline(always)]
+pub fn watched(sock: Sock) -> Option<(TcpSock, u16)> {
+    let port = sock.local_port();
+    // Port 0: the kernel has released the port already (the connection was reset), but received bytes can still be
+    // read. Without this a client could ask for something, reset, and be served unseen.
+    if port != 0 && !is_watched_port(port) {
+        return None;
+    }
+    let tcp = sock.tcp()?;
+    let port = if port == 0 { tcp.bound_port() } else { port };
+    if !is_watched_port(port) || (bpf_get_current_pid_tgid() >> 32) as u32 == constant(|c| &c.agent_tgid) {
+        return None;
+    }
+    Some((tcp, port))
+}
+
+/// The connection's state, made on first sight. Err: it was connected out by the gateway, or there is no room for it.
+#[inline(always)]
+pub fn state_of(program: Program, cookie: u64) -> Result<Option<*mut ConnectionState>, NotAccepted> {
+    let state = match CONNECTIONS.get_ptr_mut(cookie) {
+        Some(state) => state,
+        None => {
+            // Not seen opening: it was there before the probes (or the table was full then).
+            let fresh = ConnectionState { lost: 0, role: Role::Unknown as u16, fin_sent: 0, run: [0; 2] };
+            let _exists_or_full = CONNECTIONS.insert(cookie, fresh, BPF_NOEXIST);
+            match CONNECTIONS.get_ptr_mut(cookie) {
+                Some(state) => state,
+                None => {
+                    count(program, KernelCounter::TableFull, 1);
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    // SAFETY: a map value; the entry lives until the socket is destroyed, which it is not while it is in use.
+    if unsafe { (*state).role } == Role::Connected as u16 {
+        count(program, KernelCounter::NotAccepted, 1);
+        return Err(NotAccepted);
+    }
+    Ok(Some(state))
+}
+
+/// The gateway's own outgoing connection: not ours to audit.
+pub struct NotAccepted;

@@ -1,0 +1,238 @@
+//! The audit record: what an exchange meant, redacted, in the shape of WEKA's audit entry with a part of our own.
+//!
+//! A record never states what was not seen: what is not known is left out, and `s3auditd.completion` and
+//! `s3auditd.unseen` say why. Redaction happens here, before a record can be queued. Every text is bounded, so a record
+//! is. `docs/record.md` is the reference of all fields.
+
+mod asked;
+pub mod client;
+mod document;
+mod facts;
+pub mod headers;
+mod making;
+pub mod status;
+
+pub use document::WekaInfo;
+
+use crate::exchange::Exchange;
+use crate::redact::Redaction;
+use crate::s3::operation::{Class, Dialect};
+use crate::s3::outcome::Outcome;
+use asked::Asked;
+use client::Cidr;
+use document::Document;
+use jiff::Timestamp;
+
+/// How records are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordSettings {
+    /// Whose names `api.name` speaks.
+    pub dialect: Dialect,
+    /// Domains under which the gateway serves virtual-host style; empty: path style only.
+    pub domains: Vec<String>,
+    /// Path prefixes the gateway keeps for itself, each with both slashes.
+    pub reserved_prefixes: Vec<String>,
+    /// `deploymentid`; empty: left out.
+    pub deployment_id: String,
+    /// See [`WekaInfo`].
+    pub weka_info: WekaInfo,
+    /// What tells this run of this agent from all others; event ids are unique within it. A fresh random text per
+    /// start, unless the sequence goes on where it ended.
+    pub instance_id: String,
+    /// See [`Redaction`].
+    pub redaction: Redaction,
+    /// Hops whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// How many keys of a multi-delete are listed.
+    pub max_delete_keys: usize,
+    /// How many bytes these keys and their version ids may have together.
+    pub max_delete_key_bytes: usize,
+}
+
+impl Default for RecordSettings {
+    fn default() -> Self {
+        Self {
+            dialect: Dialect::default(),
+            domains: Vec::new(),
+            reserved_prefixes: vec!["/minio/".to_owned(), "/wekas3api/".to_owned()],
+            deployment_id: String::new(),
+            weka_info: WekaInfo::default(),
+            instance_id: String::new(),
+            redaction: Redaction::default(),
+            trusted_proxies: Cidr::LOOPBACK.to_vec(),
+            max_delete_keys: 1000,
+            max_delete_key_bytes: 128 * 1024,
+        }
+    }
+}
+
+/// How the exchange's clock stands to the wall's: time is an argument.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Wall time (nanoseconds since 1970, UTC) minus CLOCK_MONOTONIC, at about the time of the exchange.
+    pub wall_minus_monotonic_ns: i128,
+}
+
+impl Clock {
+    /// The wall time; the nearest end of time for what no calendar holds.
+    fn wall(self, monotonic_ns: u64) -> Timestamp {
+        let wall = self.wall_minus_monotonic_ns.saturating_add(i128::from(monotonic_ns));
+        let nearest = if wall < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Timestamp::from_nanosecond(wall).unwrap_or(nearest)
+    }
+}
+
+/// Turns exchanges into records and numbers them.
+#[derive(Clone, Debug)]
+pub struct RecordMaker {
+    settings: RecordSettings,
+    next_sequence: u64,
+}
+
+impl RecordMaker {
+    /// A maker whose first record gets `next_sequence`.
+    #[must_use]
+    pub fn new(settings: RecordSettings, next_sequence: u64) -> Self {
+        Self { settings, next_sequence }
+    }
+
+    /// How it makes records.
+    #[must_use]
+    pub fn settings(&self) -> &RecordSettings {
+        &self.settings
+    }
+
+    /// Changes how records are made from here on; the numbering goes on.
+    pub fn reconfigure(&mut self, settings: RecordSettings) {
+        self.settings = settings;
+    }
+
+    /// The sequence number of the next record.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// What kind of request an exchange was, so that kinds can be left out before a record is made of them. No number
+    /// is used up.
+    #[must_use]
+    pub fn classify(&self, exchange: &Exchange) -> Class {
+        exchange
+            .request
+            .as_ref()
+            .map_or(Class::Unknown, |request| Asked::read(request, exchange, &self.settings).class())
+    }
+
+    /// Makes the record of an exchange.
+    pub fn record(&mut self, exchange: &Exchange, clock: Clock) -> Record {
+        let sequence = self.next_sequence;
+        self.next_sequence = self.next_sequence.wrapping_add(1);
+        let asked = exchange.request.as_ref().map(|request| Asked::read(request, exchange, &self.settings));
+        let ended = clock.wall(exchange.ended_ns);
+        let event_id = event_id(ended, &self.settings.instance_id, sequence);
+        making::record(&self.settings, exchange, asked, clock, Number { sequence, event_id })
+    }
+}
+
+/// An audit record. It is made by a [`RecordMaker`] and has nothing in it that must not be written down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    document: Document,
+    class: Class,
+    outcome: Outcome,
+}
+
+impl Record {
+    /// Its number; consecutive per maker.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.document.s3auditd.sequence
+    }
+
+    /// Its id: a UUID of version 7.
+    #[must_use]
+    pub fn event_id(&self) -> &str {
+        &self.document.s3auditd.event_id
+    }
+
+    /// See [`Class`].
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// See [`Outcome`].
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The AWS name of the operation, where there is one.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.document.s3auditd.operation
+    }
+
+    /// When the operation ended: RFC 3339, UTC, nanoseconds.
+    #[must_use]
+    pub fn time(&self) -> &str {
+        &self.document.time
+    }
+
+    /// The record as one line of JSON with its newline. No other byte of it is a control character.
+    #[must_use]
+    pub fn to_json_line(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(2048);
+        // Strings, numbers and maps of strings into memory: serde_json has no way to fail on these.
+        if serde_json::to_writer(&mut line, &self.document).is_err() {
+            line.clear();
+        }
+        line.push(b'\n');
+        line
+    }
+}
+
+/// What tells a record from all others.
+struct Number {
+    sequence: u64,
+    event_id: String,
+}
+
+/// A UUID of version 7 (RFC 9562, 5.7) without a random source: 48 bits of milliseconds, then 32 bits of a hash of the
+/// instance and 42 bits of the sequence where the RFC has random ones. So ids are in order of time, do not repeat
+/// within an instance, and the same exchange in the same place gives the same id.
+fn event_id(time: Timestamp, instance_id: &str, sequence: u64) -> String {
+    let milliseconds = u64::try_from(time.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff;
+    let instance = fnv1a(instance_id.as_bytes());
+    let (high, low) = ((instance >> 20) & 0xfff, instance & 0xf_ffff);
+    let first = (milliseconds << 16) | 0x7000 | high;
+    let second = (0b10 << 62) | (low << 42) | (sequence & 0x3ff_ffff_ffff);
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        first >> 32,
+        (first >> 16) & 0xffff,
+        first & 0xffff,
+        second >> 48,
+        second & 0xffff_ffff_ffff
+    )
+}
+
+/// FNV-1a, 64 bits. Not a cryptographic hash; an instance id is not a secret.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_ids_are_uuids_of_version_7() {
+        let time = Timestamp::from_millisecond(1_742_539_047_915).unwrap();
+        let id = event_id(time, "an instance", 5);
+        assert!(id.starts_with("0195b76b-c3eb-7"), "{id}");
+        assert!(id.ends_with("00000005"), "{id}");
+        assert!(matches!(id.as_bytes()[19], b'8'..=b'b'), "{id}");
+        assert_eq!(id.len(), 36);
+    }
+}

@@ -1,0 +1,139 @@
+//! Headers and queries as MinIO's audit writes them: maps of strings, names in Go's canonical form, repeats joined by a
+//! comma; redacted here, and bounded.
+
+use crate::http::head::Headers;
+use crate::redact::Redaction;
+use crate::s3::query::Query;
+use std::collections::BTreeMap;
+
+/// How much text one map may hold, names and values together, in bytes. Heads themselves are bounded before; this
+/// bounds a record when that bound is set high.
+pub const MAX_MAP_BYTES: usize = 64 * 1024;
+
+/// How long one name or one value may be, in bytes.
+pub const MAX_VALUE_BYTES: usize = 8 * 1024;
+
+/// A map of strings that knows whether anything was left out of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextMap {
+    /// What is written.
+    pub entries: BTreeMap<String, String>,
+    /// A value was cut, or entries were left out.
+    pub truncated: bool,
+    bytes: usize,
+}
+
+impl TextMap {
+    /// A request's headers, without `Host` and `Transfer-Encoding`, which Go takes out of them.
+    #[must_use]
+    pub fn of_request(headers: &Headers, redaction: &Redaction) -> Self {
+        let left_out =
+            |name: &[u8]| name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"transfer-encoding");
+        let mut map = Self::default();
+        for (name, value) in headers.iter().filter(|(name, _)| !left_out(name)) {
+            map.add(header_name(name, redaction), redaction.header(name, value));
+        }
+        map
+    }
+
+    /// A reply's headers. `ETag` keeps the spelling MinIO gives it and loses its quotes.
+    #[must_use]
+    pub fn of_response(headers: &Headers, redaction: &Redaction) -> Self {
+        let mut map = Self::default();
+        for (name, value) in headers.iter() {
+            if name.eq_ignore_ascii_case(b"etag") {
+                let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+                map.add("ETag".to_owned(), redaction.header(name, bare));
+            } else {
+                map.add(header_name(name, redaction), redaction.header(name, value));
+            }
+        }
+        map
+    }
+
+    /// A query's parameters.
+    #[must_use]
+    pub fn of_query(query: &Query, redaction: &Redaction) -> Self {
+        let mut map = Self::default();
+        for (name, value) in query.iter() {
+            // A name may hold an encoded `name=value` of its own.
+            map.add(redaction.text(name), redaction.parameter(name, value));
+        }
+        map
+    }
+
+    fn add(&mut self, name: String, value: String) {
+        let name = cut(name, MAX_VALUE_BYTES, &mut self.truncated);
+        let value = cut(value, MAX_VALUE_BYTES, &mut self.truncated);
+        let bytes = self.bytes + name.len() + value.len() + 1;
+        if bytes > MAX_MAP_BYTES {
+            self.truncated = true;
+            return;
+        }
+        self.bytes = bytes;
+        match self.entries.get_mut(&name) {
+            Some(joined) => {
+                joined.push(',');
+                joined.push_str(&value);
+            }
+            None => {
+                self.entries.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Cuts a text to at most `max_bytes`, between characters, and says so in `truncated`.
+pub(super) fn cut(mut text: String, max_bytes: usize, truncated: &mut bool) -> String {
+    if text.len() > max_bytes {
+        text.truncate(text.floor_char_boundary(max_bytes));
+        *truncated = true;
+    }
+    text
+}
+
+fn header_name(name: &[u8], redaction: &Redaction) -> String {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    if name.iter().all(is_token) { canonical(name) } else { redaction.text(name) }
+}
+
+/// Go's `textproto.CanonicalMIMEHeaderKey`: the first letter and every letter behind a dash in upper case, the others
+/// in lower case.
+fn canonical(name: &[u8]) -> String {
+    let mut upper = true;
+    let letters = name.iter().map(|&byte| {
+        let letter = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+        upper = byte == b'-';
+        char::from(letter)
+    });
+    letters.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_canonical_and_repeats_are_joined() {
+        let mut headers = Headers::default();
+        headers.push(b"x-amz-meta-A", b"1");
+        headers.push(b"X-AMZ-META-a", b"2");
+        headers.push(b"host", b"h");
+        headers.push(b"transfer-encoding", b"chunked");
+        headers.push(b"odd name", b"3");
+        let map = TextMap::of_request(&headers, &Redaction::default());
+        let shown: Vec<_> = map.entries.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(shown, ["X-Amz-Meta-A=1,2", "odd name=3"]);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_said() {
+        let mut headers = Headers::default();
+        for index in 0..1000 {
+            headers.push(format!("x-{index}").as_bytes(), &[b'a'; 9000]);
+        }
+        let map = TextMap::of_request(&headers, &Redaction::default());
+        assert!(map.truncated);
+        assert!(map.entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= MAX_MAP_BYTES);
+    }
+}

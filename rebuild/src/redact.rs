@@ -1,0 +1,340 @@
+//! What must not be written down: signatures, tokens, keys, cookies, passwords. By name, wherever a name can stand: in
+//! headers, in queries, and in any text that has a URI in it.
+//!
+//! The rule is to cut too much rather than too little. A value that was cut reads [`REDACTED`], so that a reader sees
+//! that there was one. What stays on purpose: credentials' access keys and scopes, lists of signed headers, dates,
+//! expiries, content hashes, MD5 sums of customer keys, KMS key ids.
+
+use std::borrow::Cow;
+
+/// What stands in place of a value.
+pub const REDACTED: &str = "*REDACTED*";
+
+/// What is cut besides the built-in names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Names of headers and of query parameters, any case.
+    pub extra_names: Vec<String>,
+}
+
+/// Names whose values are cut, in lower case. One list for headers and parameters, because presigning moves headers
+/// into the query.
+const NAMES: &[&str] = &[
+    "access_token",
+    "authentication-info",
+    "code",
+    "cookie",
+    "id_token",
+    "ldappassword",
+    "password",
+    "policy",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "refresh_token",
+    "samlassertion",
+    "secret",
+    "secretaccesskey",
+    "secretkey",
+    "sessiontoken",
+    "set-cookie",
+    "set-cookie2",
+    "signature",
+    "temp_url_sig",
+    "token",
+    "tokencode",
+    "webidentityaccesstoken",
+    "webidentitytoken",
+    "www-authenticate",
+    "x-amz-bucket-object-lock-token",
+    "x-amz-client-token",
+    "x-amz-mfa",
+    "x-amz-request-route",
+    "x-amz-request-token",
+    "x-amz-s3session-token",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-api-key",
+    "x-forwarded-client-cert",
+    "x-ssl-client-cert",
+];
+
+/// Ends of names whose values are cut, in lower case: the customer keys of SSE-C under every prefix (also
+/// `x-amz-copy-source-…` and `x-amz-fwd-header-…`), and whatever a proxy made of Authorization and of tokens.
+const ENDINGS: &[&str] =
+    &["-customer-key", "authorization", "-auth-token", "-storage-token", "-vault-token", "-csrf-token"];
+
+impl Redaction {
+    /// Whether values of that name are cut. Names are compared without white space and case.
+    #[must_use]
+    pub fn covers(&self, name: &[u8]) -> bool {
+        let name = name.trim_ascii();
+        if name.is_empty() {
+            return false;
+        }
+        let equals = |listed: &str| name.eq_ignore_ascii_case(listed.as_bytes());
+        let ends = |ending: &&str| {
+            name.len()
+                .checked_sub(ending.len())
+                .and_then(|at| name.get(at..))
+                .is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
+        };
+        NAMES.iter().any(|listed| equals(listed))
+            || ENDINGS.iter().any(ends)
+            || self.extra_names.iter().any(|extra| equals(extra.trim()))
+    }
+
+    /// A header's value as it may be written down.
+    #[must_use]
+    pub fn header(&self, name: &[u8], value: &[u8]) -> String {
+        if name.trim_ascii().eq_ignore_ascii_case(b"authorization") && !self.extra_names_cover(name) {
+            return authorization(value);
+        }
+        if self.covers(name) {
+            return cut_all(value);
+        }
+        // These two are paths of objects, whose keys may look like parameters: only a query behind them is one.
+        let path_like = [&b"x-amz-copy-source"[..], b"x-amz-rename-source"];
+        if path_like.iter().any(|path_like| name.eq_ignore_ascii_case(path_like)) {
+            return self.path(value);
+        }
+        self.text(value)
+    }
+
+    /// A decoded query parameter's value as it may be written down.
+    #[must_use]
+    pub fn parameter(&self, name: &[u8], value: &[u8]) -> String {
+        // Decoding may have brought forth a name in the name: `a%26Signature=…`, `Signature%3Dx=…`.
+        let last = name.rsplit(|byte| b"?&;#,/ ".contains(byte)).next().unwrap_or(name);
+        let holds_secret = name.contains(&b'=') && self.text(name).contains(REDACTED);
+        if self.covers(name) || self.covers(last) || holds_secret { cut_all(value) } else { self.text(value) }
+    }
+
+    /// A text that may hold URIs or parameters: every `name=value` with a covered name loses its value, at every level
+    /// of percent-encoding, and every `scheme://user:password@` its user information.
+    #[must_use]
+    pub fn text(&self, text: &[u8]) -> String {
+        self.scan(text, true)
+    }
+
+    /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
+    /// common names of partitions.
+    #[must_use]
+    pub fn path(&self, path: &[u8]) -> String {
+        self.scan(path, false)
+    }
+
+    fn extra_names_cover(&self, name: &[u8]) -> bool {
+        self.extra_names.iter().any(|extra| name.eq_ignore_ascii_case(extra.trim().as_bytes()))
+    }
+
+    fn scan(&self, text: &[u8], mut in_query: bool) -> String {
+        let text = without_user_information(text);
+        let mut kept = Vec::with_capacity(text.len());
+        let mut name = Vec::new();
+        let mut rest: &[u8] = &text;
+        while let Some((symbol, tail)) = Symbol::next(rest) {
+            let raw = rest.get(..rest.len() - tail.len()).unwrap_or_default();
+            rest = tail;
+            kept.extend_from_slice(raw);
+            match symbol.byte {
+                b'=' | b':' if in_query && self.covers(&name) => {
+                    // After a colon (`token: …`) nothing tells where the value ends.
+                    let value = if symbol.byte == b':' { rest.len() } else { value_length(rest, symbol.level) };
+                    if value > 0 {
+                        kept.extend_from_slice(REDACTED.as_bytes());
+                    }
+                    rest = rest.get(value..).unwrap_or_default();
+                    name.clear();
+                }
+                b'?' | b'#' => {
+                    in_query = true;
+                    name.clear();
+                }
+                b'&' | b';' | b',' | b'=' | b':' | b'/' | b'"' | b'\'' | b'{' | b'(' | b'<' | b'>' => name.clear(),
+                byte if byte.is_ascii_whitespace() => name.clear(),
+                byte => name.push(byte),
+            }
+        }
+        String::from_utf8_lossy(&kept).into_owned()
+    }
+}
+
+/// A byte of a text, and how many times it was percent-encoded.
+struct Symbol {
+    byte: u8,
+    level: u32,
+}
+
+impl Symbol {
+    fn next(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (&first, mut tail) = text.split_first()?;
+        let plain = Some((Self { byte: first, level: 0 }, tail));
+        if first != b'%' {
+            return plain;
+        }
+        let mut level = 1;
+        while let Some(deeper) = tail.strip_prefix(b"25") {
+            let [high, low, ..] = deeper else { break };
+            if !(high.is_ascii_hexdigit() && low.is_ascii_hexdigit()) {
+                break;
+            }
+            (tail, level) = (deeper, level + 1);
+        }
+        let [high, low, after @ ..] = tail else { return plain };
+        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        match (digit(high), digit(low)) {
+            (Some(high), Some(low)) => Some((Self { byte: high * 16 + low, level }, after)),
+            _ => plain,
+        }
+    }
+}
+
+/// How long a parameter's value is whose `=` was encoded `level` times: up to the next `&` that is
+/// encoded no deeper, or to plain white space. Everything else, deeper encoded separators too, belongs to the value.
+fn value_length(text: &[u8], level: u32) -> usize {
+    let mut rest = text;
+    while let Some((symbol, tail)) = Symbol::next(rest) {
+        let ends = symbol.byte == b'&' || (symbol.level == 0 && symbol.byte.is_ascii_whitespace());
+        if ends && symbol.level <= level {
+            break;
+        }
+        rest = tail;
+    }
+    text.len() - rest.len()
+}
+
+/// Cuts `user:password` of every `scheme://user:password@host`.
+fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memmem::find(text, b"://").is_none() || memchr::memchr(b'@', text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let mut kept = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memmem::find(rest, b"://") {
+        let Some((head, tail)) = rest.split_at_checked(at + 3) else { break };
+        kept.extend_from_slice(head);
+        let authority = tail.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#') || byte.is_ascii_whitespace());
+        let authority = tail.get(..authority.unwrap_or(tail.len())).unwrap_or(tail);
+        rest = match memchr::memrchr(b'@', authority) {
+            Some(at) => {
+                kept.extend_from_slice(REDACTED.as_bytes());
+                tail.get(at..).unwrap_or_default()
+            }
+            None => tail,
+        };
+    }
+    kept.extend_from_slice(rest);
+    Cow::Owned(kept)
+}
+
+fn cut_all(value: &[u8]) -> String {
+    if value.is_empty() { String::new() } else { REDACTED.to_owned() }
+}
+
+/// An Authorization header: the scheme if it is a known one; of AWS's schemes also the identifiers.
+fn authorization(value: &[u8]) -> String {
+    /// A proof has three fields; what comes after a few more is not one.
+    const MAX_FIELDS: usize = 8;
+    const KNOWN: [&str; 7] = ["Basic", "Bearer", "Digest", "JWT", "Negotiate", "NTLM", "Token"];
+    let value = value.trim_ascii();
+    let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
+    match scheme {
+        b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
+            let mut kept = Vec::new();
+            for field in rest.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).take(MAX_FIELDS) {
+                let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
+                match name {
+                    // A credential has a scope; without one it may be anything, a pasted secret for example.
+                    b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
+                        kept.push(format!("Credential={}", String::from_utf8_lossy(value)));
+                    }
+                    b"SignedHeaders" => kept.push(format!("SignedHeaders={}", String::from_utf8_lossy(value))),
+                    b"Credential" => kept.push(format!("Credential={REDACTED}")),
+                    b"Signature" => kept.push(format!("Signature={REDACTED}")),
+                    _ => kept.push(REDACTED.to_owned()),
+                }
+            }
+            format!("{} {}", String::from_utf8_lossy(scheme), kept.join(", "))
+        }
+        b"AWS" => match memchr::memrchr(b':', rest).and_then(|at| rest.get(..at)) {
+            Some(key) => format!("AWS {}:{REDACTED}", String::from_utf8_lossy(key)),
+            None => format!("AWS {REDACTED}"),
+        },
+        _ => match KNOWN.iter().find(|known| scheme.eq_ignore_ascii_case(known.as_bytes())) {
+            Some(known) if !rest.is_empty() => format!("{known} {REDACTED}"),
+            _ => REDACTED.to_owned(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> String {
+        Redaction::default().text(text.as_bytes())
+    }
+
+    #[test]
+    fn authorization_keeps_what_names_the_caller() {
+        let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes());
+        assert_eq!(
+            header("AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=abc"),
+            "AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request, SignedHeaders=host, Signature=*REDACTED*"
+        );
+        assert_eq!(header("AWS AK:c2ln"), "AWS AK:*REDACTED*");
+        assert_eq!(header("AWS c2ln"), "AWS *REDACTED*");
+        assert_eq!(header("bearer abc"), "Bearer *REDACTED*");
+        assert_eq!(header("c2VjcmV0"), "*REDACTED*");
+        assert_eq!(header("AWS4-HMAC-SHA256 c2VjcmV0"), "AWS4-HMAC-SHA256 *REDACTED*");
+    }
+
+    #[test]
+    fn parameters_in_uris_lose_their_values() {
+        assert_eq!(
+            text("https://h/b/k?x=1&X-Amz-Signature=abc&y=2#access_token=t"),
+            "https://h/b/k?x=1&X-Amz-Signature=*REDACTED*&y=2#access_token=*REDACTED*"
+        );
+        assert_eq!(text("https://user:pw@h/"), "https://*REDACTED*@h/");
+    }
+
+    #[test]
+    fn encoding_hides_nothing() {
+        assert_eq!(
+            text("https://h/?next=https%3A%2F%2Fg%2Fk%3Fx-amz-signature%3Dabc%2526d%26y%3D2"),
+            "https://h/?next=https%3A%2F%2Fg%2Fk%3Fx-amz-signature%3D*REDACTED*%26y%3D2"
+        );
+        assert_eq!(text("a?X%2DAmz%2dSignature=abc"), "a?X%2DAmz%2dSignature=*REDACTED*");
+        assert_eq!(text("a?q=%253FLDAPPassword%253Dabc"), "a?q=%253FLDAPPassword%253D*REDACTED*");
+    }
+
+    #[test]
+    fn a_value_ends_only_where_a_parameter_ends() {
+        assert_eq!(text("?LDAPPassword=a,b;c%26d#e&x=1"), "?LDAPPassword=*REDACTED*&x=1");
+    }
+
+    #[test]
+    fn keys_that_look_like_parameters_stay() {
+        let path = |path: &str| Redaction::default().path(path.as_bytes());
+        assert_eq!(path("/b/token=a/code=b/part.csv"), "/b/token=a/code=b/part.csv");
+        assert_eq!(path("/b/k%3FX-Amz-Signature=abc"), "/b/k%3FX-Amz-Signature=*REDACTED*");
+    }
+
+    #[test]
+    fn customer_keys_under_every_prefix() {
+        let covers = |name: &str| Redaction::default().covers(name.as_bytes());
+        assert!(covers("X-Amz-Server-Side-Encryption-Customer-Key"));
+        assert!(covers("x-amz-copy-source-server-side-encryption-customer-key"));
+        assert!(covers("x-amz-fwd-header-x-amz-server-side-encryption-customer-key"));
+        assert!(!covers("x-amz-server-side-encryption-customer-key-MD5"));
+        assert!(!covers("X-Amz-Content-Sha256"));
+        assert!(!covers("X-Amz-Credential"));
+    }
+
+    #[test]
+    fn extra_names_are_cut_everywhere() {
+        let redaction = Redaction { extra_names: vec!["X-Patient".to_owned()] };
+        assert_eq!(redaction.header(b"x-patient", b"meier"), REDACTED);
+        assert_eq!(redaction.text(b"?X-PATIENT=meier"), "?X-PATIENT=*REDACTED*");
+    }
+}

@@ -1,0 +1,5 @@
+//! Clients that make calls and say what each was.
+
+pub mod light;
+pub mod script;
+pub mod sign;

@@ -1,0 +1,73 @@
+//! boto3, awscli and curl: each a script in `tests/clients` that makes one round of calls and prints them.
+
+use crate::call::Call;
+use crate::gateway::{ACCESS_KEY, Gateway, REGION, SECRET_KEY};
+use crate::need::{Need, tool};
+use anyhow::Context as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// The SDK.
+    Boto3,
+    /// The command line, version 1.
+    Awscli,
+    /// curl with `--aws-sigv4`.
+    Curl,
+}
+
+impl Script {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Boto3, Self::Awscli, Self::Curl];
+
+    /// For the names of tests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Boto3 => "boto3",
+            Self::Awscli => "awscli",
+            Self::Curl => "curl",
+        }
+    }
+
+    /// What it cannot run without.
+    #[must_use]
+    pub const fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Boto3 | Self::Awscli => &[Need::Python],
+            Self::Curl => &[Need::Python, Need::Curl],
+        }
+    }
+
+    /// One round against that gateway.
+    ///
+    /// # Errors
+    /// The script fails (its own checks included), or prints what is no call.
+    pub fn round(self, gateway: &Gateway) -> anyhow::Result<Vec<Call>> {
+        let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.0))?;
+        let output = Command::new(python)
+            .arg("-B")
+            .arg(self.path())
+            .args(["--endpoint", &gateway.url(), "--region", REGION])
+            .args(["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY])
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("starting the {} round", self.name()))?;
+        anyhow::ensure!(
+            output.status.success(),
+            "the {} round against {} failed: {}\n{}",
+            self.name(),
+            gateway.name,
+            output.status,
+            String::from_utf8_lossy(&output.stderr),
+        );
+        let lines = String::from_utf8(output.stdout).context("calls are UTF-8")?;
+        lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no call: {line}"))).collect()
+    }
+
+    fn path(self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(format!("{}_calls.py", self.name()))
+    }
+}

@@ -1,0 +1,336 @@
+//! The daemon under test: a process of its own, known only by its flags, its status page, its exit code and its words.
+
+use crate::http::fetch;
+use crate::need::tool;
+use crate::record::Record;
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long it may take until its probes are attached (a dev build under load).
+const ATTACH_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to drain and end after SIGTERM.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running daemon; killed when dropped without [`Daemon::stop`].
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    binary: PathBuf,
+    /// Where it serves `/status`.
+    pub metrics: SocketAddr,
+    stdout: Captured,
+    stderr: Captured,
+}
+
+/// How a daemon ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// All it wrote there.
+    pub stdout: String,
+    /// All it wrote there.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// What it wrote to stdout, as records.
+    ///
+    /// # Errors
+    /// A line that is no JSON.
+    pub fn records(&self) -> anyhow::Result<Vec<Record>> {
+        let lines = self.stdout.lines();
+        lines.map(|line| Ok(Record(serde_json::from_str(line).with_context(|| line.to_owned())?))).collect()
+    }
+}
+
+impl Daemon {
+    /// Starts `s3auditd run` and waits until its probes are attached.
+    ///
+    /// # Errors
+    /// It is missing, or ends, or is not attached in time; with what it wrote to stderr.
+    pub fn start(ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_binary(&binary()?, ports, endpoint, flags)
+    }
+
+    /// [`Daemon::start`] with a given binary.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn start_binary(binary: &Path, ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
+        let mut daemon = Self::spawn(binary, ports, endpoint, flags)?;
+        daemon.wait_attached()?;
+        Ok(daemon)
+    }
+
+    fn spawn(binary: &Path, ports: &[u16], endpoint: Option<&str>, flags: &[&str]) -> anyhow::Result<Self> {
+        let metrics = crate::gateway::local(crate::gateway::free_port()?);
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        let mut command = command(binary);
+        command.arg("run").args(["--listen", &ports.join(","), "--metrics-listen", &metrics.to_string()]);
+        if let Some(endpoint) = endpoint {
+            command.args(["--endpoint", endpoint]);
+        }
+        let mut child = command.args(flags).spawn().with_context(|| format!("starting {command:?}"))?;
+        let stdout = Captured::of(child.stdout.take());
+        let stderr = Captured::of(child.stderr.take());
+        Ok(Self { child, binary: binary.to_owned(), metrics, stdout, stderr })
+    }
+
+    fn wait_attached(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + ATTACH_PATIENCE;
+        loop {
+            if self.status().is_ok_and(|status| status.attached()) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the daemon ended at its start: {status}\n{}", self.stderr.text());
+            }
+            if Instant::now() > deadline {
+                bail!("the daemon's probes were not attached after {ATTACH_PATIENCE:?}\n{}", self.stderr.text());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What it says of itself now.
+    ///
+    /// # Errors
+    /// The page does not answer, or is no JSON.
+    pub fn status(&self) -> anyhow::Result<Status> {
+        let page = fetch(self.metrics, "/status").context("the daemon's status page")?;
+        Ok(Status(serde_json::from_slice(&page).context("the daemon's status page")?))
+    }
+
+    /// Asks until `good` holds; the last status either way, so that the caller's own check says what is wrong.
+    ///
+    /// # Errors
+    /// The page does not answer.
+    pub fn status_when(&self, patience: Duration, good: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let status = self.status()?;
+            if good(&status) || Instant::now() > deadline {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The table that `s3auditd status` prints.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn status_table(&self) -> anyhow::Result<String> {
+        let ended = run_binary(&self.binary, &["status", "--metrics-listen", &self.metrics.to_string()])?;
+        anyhow::ensure!(ended.status.success(), "`s3auditd status`: {}\n{}", ended.status, ended.stderr);
+        Ok(ended.stdout)
+    }
+
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// What it wrote to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// SIGTERM, then waits for its end.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn stop(mut self) -> anyhow::Result<Ended> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("SIGTERM to the daemon")?;
+        let deadline = Instant::now() + END_PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Ended { status, stdout: self.stdout.finish(), stderr: self.stderr.finish() });
+            }
+            if Instant::now() > deadline {
+                bail!("the daemon did not end {END_PATIENCE:?} after SIGTERM\n{}", self.stderr.text());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After `stop` it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> anyhow::Result<PathBuf> {
+    tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))
+}
+
+fn command(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    // Each of the daemon's keys is also a variable: what is set for us must not configure it.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"S3AUDITD_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs the binary with these arguments to its end.
+///
+/// # Errors
+/// It is missing, or still runs after [`END_PATIENCE`].
+pub fn run(arguments: &[&str]) -> anyhow::Result<Ended> {
+    run_binary(&binary()?, arguments)
+}
+
+fn run_binary(binary: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
+    let mut child = command(binary).args(arguments).spawn().context("starting s3auditd")?;
+    let mut stdout = Captured::of(child.stdout.take());
+    let mut stderr = Captured::of(child.stderr.take());
+    let deadline = Instant::now() + END_PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Ended { status, stdout: stdout.finish(), stderr: stderr.finish() });
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            bail!("`s3auditd {}` still ran after {END_PATIENCE:?}\n{}", arguments.join(" "), stderr.text());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An output stream, read as it comes, so that the daemon never waits for us.
+#[derive(Debug)]
+struct Captured {
+    text: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Captured {
+    fn of(stream: Option<impl Read + Send + 'static>) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let reader = stream.map(|stream| {
+            let text = Arc::clone(&text);
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream);
+                let mut line = Vec::new();
+                while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                    text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&line));
+                    line.clear();
+                }
+            })
+        });
+        Self { text, reader }
+    }
+
+    fn text(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// To the end of the stream: for a process that is gone.
+    fn finish(&mut self) -> String {
+        if let Some(reader) = self.reader.take() {
+            // A reader that panicked has left what it had.
+            let _ = reader.join();
+        }
+        self.text()
+    }
+}
+
+/// The `/status` page.
+#[derive(Clone, Debug)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// Whether the probes run.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.text("/capture/backend").is_some_and(|backend| !backend.is_empty())
+    }
+
+    fn text(&self, pointer: &str) -> Option<&str> {
+        self.0.pointer(pointer).and_then(Value::as_str)
+    }
+
+    fn cpus(&self) -> impl Iterator<Item = &Value> {
+        self.0.pointer("/capture/cpus").and_then(Value::as_array).into_iter().flatten()
+    }
+
+    /// Of all CPUs: `emitted`, `read`, `read_bytes` ...
+    #[must_use]
+    pub fn ring(&self, field: &str) -> u64 {
+        self.cpus().filter_map(|cpu| cpu.get(field).and_then(Value::as_u64)).sum()
+    }
+
+    /// Of all CPUs: a kernel counter by its name.
+    #[must_use]
+    pub fn kernel(&self, counter: &str) -> u64 {
+        self.cpus().filter_map(|cpu| cpu.get("counters")?.get(counter)?.as_u64()).sum()
+    }
+
+    /// Samples that the kernel side made and the ring did not take.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.kernel("ring_full") + self.kernel("ring_refused")
+    }
+
+    /// A count of the rebuild core.
+    #[must_use]
+    pub fn rebuild(&self, name: &str) -> u64 {
+        self.count(&["rebuild", name])
+    }
+
+    /// Any number on the page; 0 when it is not there.
+    #[must_use]
+    pub fn count(&self, path: &[&str]) -> u64 {
+        path.iter().try_fold(&self.0, |value, name| value.get(*name)).and_then(Value::as_u64).unwrap_or(0)
+    }
+
+    /// Whether something listens on the watched port, as far as the daemon knows.
+    #[must_use]
+    pub fn listening(&self, port: u16) -> Option<bool> {
+        let ports = self.0.pointer("/capture/ports")?.as_array()?;
+        let entry = ports.iter().find(|entry| entry.get("port").and_then(Value::as_u64) == Some(u64::from(port)))?;
+        entry.get("listening")?.as_bool()
+    }
+
+    /// Every CPU: what the kernel side put into the ring was read. Holds once the ring is quiet.
+    ///
+    /// # Errors
+    /// The CPU whose ledger is off.
+    pub fn ring_agrees(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.cpus().next().is_some(), "the status page lists no CPU: {}", self.0);
+        for cpu in self.cpus() {
+            let number = |field| cpu.get(field).and_then(Value::as_u64);
+            let (emitted, read) = (number("emitted"), number("read"));
+            anyhow::ensure!(emitted.is_some() && emitted == read, "emitted is not read: {cpu}");
+            anyhow::ensure!(number("undecodable") == Some(0), "samples that cannot be decoded: {cpu}");
+        }
+        Ok(())
+    }
+
+    /// [`Status::ring_agrees`], and nothing was lost.
+    ///
+    /// # Errors
+    /// What is off.
+    pub fn whole(&self) -> anyhow::Result<()> {
+        self.ring_agrees()?;
+        anyhow::ensure!(self.lost() == 0, "samples were lost: {}", self.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! S3 gateways on 127.0.0.1, each with a folder of its own, gone when dropped.
+
+pub mod minio;
+pub mod moto;
+pub mod raw;
+pub mod s3s;
+pub mod uring;
+
+use anyhow::{Context as _, bail};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// What the clients sign with; long enough for MinIO.
+pub const ACCESS_KEY: &str = "AKIDS3AUDITDE2E00001";
+/// See [`ACCESS_KEY`]. Must never be found in a record.
+pub const SECRET_KEY: &str = "e2e-secret-that-no-record-may-hold";
+/// Region in every signature.
+pub const REGION: &str = "us-east-1";
+
+/// How long a gateway may take to answer for the first time.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Which one, for messages.
+    pub name: &'static str,
+    /// Where it listens.
+    pub address: SocketAddr,
+    running: Running,
+    // After `running`, so that the server is gone before its folder is.
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// What keeps it alive.
+#[derive(Debug)]
+enum Running {
+    /// A process of its own.
+    Process(Child),
+    /// Inside this process; dropping the runtime closes every socket.
+    Runtime(Option<tokio::runtime::Runtime>),
+    /// Threads of this process that end with their sockets.
+    Threads,
+}
+
+impl Gateway {
+    /// `http://ADDRESS`, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The port to watch.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        match &mut self.running {
+            Running::Process(child) => {
+                // It may be gone already; either way there is nobody to tell.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+            Running::Runtime(runtime) => {
+                if let Some(runtime) = runtime.take() {
+                    runtime.shutdown_timeout(Duration::from_secs(1));
+                }
+            }
+            Running::Threads => {}
+        }
+    }
+}
+
+/// A port of 127.0.0.1 that nobody listens on at this moment.
+///
+/// # Errors
+/// The socket's.
+pub fn free_port() -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("looking for a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// `127.0.0.1:port`
+#[must_use]
+pub const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// Waits until something accepts and answers HTTP there, or the process is gone.
+fn wait_ready(name: &'static str, child: &mut Child, address: SocketAddr, target: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        let why = match crate::http::fetch(address, target) {
+            Ok(_) => return Ok(()),
+            Err(why) => why,
+        };
+        if let Some(status) = child.try_wait()? {
+            bail!("{name} ended at its start: {status}");
+        }
+        if Instant::now() > deadline {
+            return Err(why).with_context(|| format!("{name} was not ready after {START_PATIENCE:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,233 @@
+//! HTTP/1 over a bare socket, for what no well-behaved client does, and for knowing every byte.
+
+use anyhow::{Context as _, bail};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long one reply may take; tests on two busy cores are slow, but not that slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The most of a body that is kept; all of it is counted.
+const KEPT_BODY_BYTES: usize = 64 * 1024;
+
+/// One connection to a gateway.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffered: Vec<u8>,
+}
+
+/// A final reply.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status code.
+    pub status: u16,
+    /// The head as received, with the interim replies before it.
+    pub head: String,
+    /// The start of the body, decoded.
+    pub body: Vec<u8>,
+    /// Everything received for this reply, framing included.
+    pub received: u64,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, buffered: Vec::new() })
+    }
+
+    /// Our end.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn local(&self) -> anyhow::Result<SocketAddr> {
+        Ok(self.stream.local_addr()?)
+    }
+
+    /// Sends in one call (as far as the socket takes it).
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.stream.write_all(bytes).context("sending")
+    }
+
+    /// Sends a FIN; what comes back is still read.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn finish(&mut self) -> anyhow::Result<()> {
+        Ok(self.stream.shutdown(Shutdown::Write)?)
+    }
+
+    /// Sends, then reads the reply.
+    ///
+    /// # Errors
+    /// The socket's, or a reply that is not HTTP.
+    pub fn ask(&mut self, request: &[u8]) -> anyhow::Result<Reply> {
+        self.send(request)?;
+        self.reply(request.starts_with(b"HEAD "))
+    }
+
+    /// Reads one final reply; `bodiless` when it answers a HEAD.
+    ///
+    /// # Errors
+    /// The socket's, or a reply that is not HTTP.
+    pub fn reply(&mut self, bodiless: bool) -> anyhow::Result<Reply> {
+        let mut head = String::new();
+        let status = loop {
+            let one = self.head()?;
+            let status = one.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok());
+            let status = status.with_context(|| format!("no status in {one:?}"))?;
+            head.push_str(&one);
+            if status >= 200 {
+                break status;
+            }
+        };
+        let mut reply = Reply { status, received: head.len() as u64, head, body: Vec::new() };
+        if bodiless || matches!(status, 204 | 304) {
+            return Ok(reply);
+        }
+        if let Some(length) = reply.header("content-length") {
+            let length = length.parse().with_context(|| format!("content-length {length:?}"))?;
+            self.take(length, &mut reply)?;
+        } else if reply.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+            self.chunks(&mut reply)?;
+        } else {
+            while !self.buffered.is_empty() || self.fill()? {
+                let present = self.buffered.len() as u64;
+                self.take(present, &mut reply)?;
+            }
+        }
+        Ok(reply)
+    }
+
+    /// One head with its empty line.
+    fn head(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(at) = self.buffered.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head: Vec<u8> = self.buffered.drain(..at + 4).collect();
+                return Ok(String::from_utf8_lossy(&head).into_owned());
+            }
+            if !self.fill()? {
+                bail!("the connection closed inside a head: {:?}", String::from_utf8_lossy(&self.buffered));
+            }
+        }
+    }
+
+    fn chunks(&mut self, reply: &mut Reply) -> anyhow::Result<()> {
+        loop {
+            let line = self.line()?;
+            reply.received += line.len() as u64;
+            let digits = line.split(';').next().unwrap_or_default().trim();
+            let length = u64::from_str_radix(digits, 16).with_context(|| format!("chunk size {digits:?}"))?;
+            self.take(length, reply)?;
+            if length > 0 {
+                reply.received += self.line()?.len() as u64;
+                continue;
+            }
+            loop {
+                let trailer = self.line()?;
+                reply.received += trailer.len() as u64;
+                if trailer == "\r\n" {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn line(&mut self) -> anyhow::Result<String> {
+        loop {
+            if let Some(at) = self.buffered.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffered.drain(..=at).collect();
+                return Ok(String::from_utf8_lossy(&line).into_owned());
+            }
+            if !self.fill()? {
+                bail!("the connection closed inside a chunked body");
+            }
+        }
+    }
+
+    /// Reads `length` content bytes; keeps the first of them.
+    fn take(&mut self, length: u64, reply: &mut Reply) -> anyhow::Result<()> {
+        let mut owed = length;
+        while owed > 0 {
+            if self.buffered.is_empty() && !self.fill()? {
+                bail!("the connection closed {owed} bytes before the end of the body");
+            }
+            let piece = usize::try_from(owed).unwrap_or(usize::MAX).min(self.buffered.len());
+            let room = KEPT_BODY_BYTES.saturating_sub(reply.body.len());
+            reply.body.extend(self.buffered.drain(..piece).take(room));
+            owed -= piece as u64;
+        }
+        reply.received += length;
+        Ok(())
+    }
+
+    /// More bytes; false at the end of the stream.
+    fn fill(&mut self) -> anyhow::Result<bool> {
+        let mut piece = vec![0; 64 * 1024];
+        let length = self.stream.read(&mut piece).context("receiving")?;
+        piece.truncate(length);
+        self.buffered.append(&mut piece);
+        Ok(length > 0)
+    }
+}
+
+impl Reply {
+    /// A header of the final reply.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().rev().find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// A GET on a connection of its own; the body.
+///
+/// # Errors
+/// The socket's, or any status but 200.
+pub fn fetch(address: SocketAddr, target: &str) -> anyhow::Result<Vec<u8>> {
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let reply = Connection::open(address)?.ask(request.as_bytes())?;
+    anyhow::ensure!(reply.status == 200, "{target} answered {}", reply.status);
+    Ok(reply.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn answered(wire: &'static [u8], request: &[u8]) -> Reply {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || listener.accept().unwrap().0.write_all(wire).unwrap());
+        let reply = Connection::open(address).unwrap().ask(request).unwrap();
+        server.join().unwrap();
+        reply
+    }
+
+    #[test]
+    fn chunks_and_interim_replies_are_read_and_counted() {
+        let wire =
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let reply = answered(wire, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!((reply.status, reply.body.as_slice(), reply.received), (200, b"abc".as_slice(), wire.len() as u64));
+    }
+
+    #[test]
+    fn a_reply_to_head_has_no_body() {
+        let reply = answered(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b"HEAD / HTTP/1.1\r\n\r\n");
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+    }
+}

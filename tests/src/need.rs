@@ -1,0 +1,75 @@
+//! What a scenario needs of the machine. What is missing is said, never guessed around.
+
+use std::path::{Path, PathBuf};
+
+/// A reason not to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+/// Something that a scenario cannot run without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Root, the kernel's BTF, and the daemon's binary.
+    Daemon,
+    /// MinIO.
+    Minio,
+    /// moto.
+    Moto,
+    /// Python with boto3 and awscli.
+    Python,
+    /// curl.
+    Curl,
+    /// IPv6 on the loopback interface.
+    Ipv6,
+    /// io_uring.
+    IoUring,
+}
+
+impl Need {
+    /// Whether it is there.
+    ///
+    /// # Errors
+    /// What is missing, and how to bring it.
+    pub fn check(self) -> Result<(), Missing> {
+        match self {
+            Self::Daemon => daemon(),
+            Self::Minio => tool("S3AUDITD_MINIO").map(drop),
+            Self::Moto => tool("S3AUDITD_MOTO").map(drop),
+            Self::Python => tool("S3AUDITD_PYTHON").map(drop),
+            Self::Curl => curl(),
+            Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),
+            Self::IoUring => io_uring::IoUring::new(2).map(drop).map_err(|error| absent("io_uring", &error)),
+        }
+    }
+}
+
+fn absent(what: &str, why: &dyn std::fmt::Display) -> Missing {
+    Missing(format!("{what} does not work here: {why}"))
+}
+
+fn daemon() -> Result<(), Missing> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Missing("loading kernel programs needs root".to_owned()));
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(Missing("the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_owned()));
+    }
+    tool("S3AUDITD_BIN").map(drop)
+}
+
+fn curl() -> Result<(), Missing> {
+    match std::process::Command::new("curl").arg("--version").output() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(absent("curl", &error)),
+    }
+}
+
+/// The path in an environment variable that `cargo xtask test` sets.
+///
+/// # Errors
+/// It is not set, or leads nowhere.
+pub fn tool(variable: &str) -> Result<PathBuf, Missing> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    let path = path.ok_or_else(|| Missing(format!("{variable} is not set: run through `cargo xtask test`")))?;
+    if path.exists() { Ok(path) } else { Err(Missing(format!("{variable} leads nowhere: {}", path.display()))) }
+}

@@ -1,0 +1,90 @@
+//! Starting and stopping: what is said, and with which exit code.
+
+use crate::Scenario;
+use anyhow::Context as _;
+use s3auditd_tests::client::light::Light;
+use s3auditd_tests::daemon::{self, Daemon};
+use s3auditd_tests::expect;
+use s3auditd_tests::gateway::{free_port, local, s3s};
+use s3auditd_tests::webhook::Webhook;
+use s3auditd_tests::world::{PATIENCE, World};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("start::bad_input_is_one_clear_line_and_exit_code_2", bad_input),
+        Scenario::new("start::a_port_that_nobody_listens_on_is_waited_for", port_without_listener),
+        Scenario::new("start::without_an_endpoint_records_go_to_stdout", stdout),
+        Scenario::new("start::sigterm_drains", sigterm_drains),
+    ]
+}
+
+fn bad_input() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, text: &str| -> anyhow::Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        path.into_os_string().into_string().ok().context("a path that is no UTF-8")
+    };
+    let misspelt = file("misspelt.toml", "lisen = [9000]\n")?;
+    let broken = file("broken.toml", "listen = [9000\n")?;
+    let absent = folder.path().join("absent.toml");
+    let absent = absent.to_str().context("a path that is no UTF-8")?;
+    // What is given, and a word that the complaint has to hold.
+    let cases: [(&[&str], &str); 7] = [
+        (&["--config", &misspelt], "lisen"),
+        (&["--config", &broken], "broken.toml"),
+        (&["--config", absent], "absent.toml"),
+        (&["--listen", "9000", "--endpoint", "not a url"], "endpoint"),
+        (&["--listen", "9000", "--endpoint", "ftp://127.0.0.1/"], "endpoint"),
+        (&["--listen", "0"], "listen"),
+        (&["--listen", "9000", "--auth-token-file", absent], "absent.toml"),
+    ];
+    for (flags, word) in cases {
+        let arguments: Vec<_> = ["run"].iter().chain(flags).copied().collect();
+        let ended = daemon::run(&arguments)?;
+        let said = ended.stderr.trim_end();
+        let shown = format!("`s3auditd {}`: {}\n{said}", arguments.join(" "), ended.status);
+        anyhow::ensure!(ended.status.code() == Some(2), "not exit code 2: {shown}");
+        anyhow::ensure!(said.contains(word) && said.lines().count() == 1, "not one line about {word:?}: {shown}");
+    }
+    Ok(())
+}
+
+fn port_without_listener() -> anyhow::Result<()> {
+    let port = free_port()?;
+    let webhook = Webhook::start()?;
+    let daemon = Daemon::start(&[port], Some(&webhook.url()), &[])?;
+    let status = daemon.status_when(PATIENCE, |status| status.listening(port) == Some(false))?;
+    anyhow::ensure!(status.listening(port) == Some(false), "nobody listens, and status says {}", status.0);
+    let said = daemon.stderr();
+    anyhow::ensure!(said.contains(&port.to_string()), "the log does not say that {port} has no listener:\n{said}");
+
+    let gateway = s3s::start_at(local(port))?;
+    let calls = Light::of(&gateway)?.round("late-gateway")?;
+    let status = daemon.status_when(PATIENCE, |status| status.listening(port) == Some(true))?;
+    anyhow::ensure!(status.listening(port) == Some(true), "a gateway listens, and status says {}", status.0);
+    World { gateway, webhook, daemon }.expect(&calls)?;
+    Ok(())
+}
+
+fn stdout() -> anyhow::Result<()> {
+    let gateway = s3s::start()?;
+    let daemon = Daemon::start(&[gateway.port()], None, &[])?;
+    let calls = Light::of(&gateway)?.round("to-stdout")?;
+    let ended = daemon.stop()?;
+    anyhow::ensure!(ended.status.success(), "the daemon ended with {}\n{}", ended.status, ended.stderr);
+    expect::same(&calls, &ended.records()?)
+}
+
+/// Records that wait for their batch to fill are sent at the end, and those whose bytes wait in a ring are made first.
+fn sigterm_drains() -> anyhow::Result<()> {
+    let gateway = s3s::start()?;
+    let flags = ["--batch-delay-ms", "60000", "--ring-flush-ms", "5000"];
+    let World { gateway, webhook, daemon } = World::around(gateway, &flags)?;
+    let calls = Light::of(&gateway)?.round("until-the-end")?;
+    let before = webhook.records().len();
+    anyhow::ensure!(before == 0, "{before} records came before their batch was due: nothing is left to drain");
+    let ended = daemon.stop()?;
+    anyhow::ensure!(ended.status.success(), "the daemon ended with {}\n{}", ended.status, ended.stderr);
+    expect::same(&calls, &webhook.records())
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask fetch`: pinned gateways and clients for the end-to-end tests.
+//!
+//! They lie in `$XDG_CACHE_HOME/s3auditd/TOOL-VERSION` (by default under `~/.cache`), survive a fresh checkout, and a
+//! new version never overwrites an old one.
+
+use crate::process::{command, succeed, workspace};
+use anyhow::Context as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A commit, because MinIO's release tags are no Go versions; its go.mod has no replace lines, so `go install` takes it.
+const MINIO: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+
+/// Where the tools are.
+pub(crate) struct Tools {
+    minio: PathBuf,
+    moto: PathBuf,
+    clients: PathBuf,
+}
+
+impl Tools {
+    /// How the end-to-end suite is told: see `tests/src/need.rs`.
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        [
+            ("S3AUDITD_MINIO", self.minio.join("minio")),
+            ("S3AUDITD_MOTO", self.moto.join("bin/moto_server")),
+            ("S3AUDITD_PYTHON", self.clients.join("bin/python")),
+        ]
+    }
+}
+
+/// Brings what is missing and says so.
+pub(crate) fn run() -> anyhow::Result<Tools> {
+    let cache = cache()?;
+    Ok(Tools {
+        minio: minio(&cache)?,
+        moto: python(&cache, "moto", "tests/requirements/moto.txt")?,
+        clients: python(&cache, "clients", "tests/requirements/clients.txt")?,
+    })
+}
+
+fn cache() -> anyhow::Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+    let cache = base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("s3auditd");
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+    Ok(cache)
+}
+
+/// Built aside and moved into place, so that an interrupted build leaves nothing that looks whole.
+fn minio(cache: &Path) -> anyhow::Result<PathBuf> {
+    let place = cache.join(format!("minio-{MINIO}"));
+    if place.join("minio").exists() {
+        return Ok(place);
+    }
+    say(&format!("building MinIO {MINIO} (about 6 minutes)"));
+    let aside = cache.join(format!("minio-{MINIO}.{}", std::process::id()));
+    succeed(
+        command("go")
+            .args(["install", "-trimpath", &format!("github.com/minio/minio@{MINIO}")])
+            .env("GOBIN", &aside)
+            .env("CGO_ENABLED", "0"),
+    )
+    .context("building MinIO, which needs Go")?;
+    fs::rename(&aside, &place).with_context(|| format!("moving MinIO to {}", place.display()))?;
+    Ok(place)
+}
+
+/// A virtual environment holding exactly the pinned packages of a requirements file, whose first line names the version.
+///
+/// A copy of that file, written last, marks a whole environment: an interrupted or outdated one is made anew.
+fn python(cache: &Path, tool: &str, requirements: &str) -> anyhow::Result<PathBuf> {
+    let requirements = workspace().join(requirements);
+    let pins = fs::read_to_string(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
+    let version = pins.lines().next().and_then(|line| line.strip_prefix("# version ")).context("no version line")?;
+    let place = cache.join(format!("{tool}-{version}"));
+    let mark = place.join("requirements.txt");
+    if fs::read_to_string(&mark).is_ok_and(|installed| installed == pins) {
+        return Ok(place);
+    }
+    say(&format!("installing {tool} {version} with its Python packages"));
+    succeed(command("python3").args(["-m", "venv", "--clear"]).arg(&place))
+        .context("a virtual environment needs Python 3 with venv (Debian: python3-venv)")?;
+    let mut pip = command(place.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]);
+    succeed(pip.arg(&requirements))?;
+    fs::write(&mark, &pins).with_context(|| format!("writing {}", mark.display()))?;
+    Ok(place)
+}
+
+fn say(what: &str) {
+    eprintln!("fetch: {what}");
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask test`: everything that tells whether the project is sound, cheapest first.
+
+use crate::fetch;
+use crate::process::{built, cargo, is_root, succeed};
+use std::time::Instant;
+
+/// Which parts to run, and which tests.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only tests whose name contains this
+    filter: Option<String>,
+    /// Leave out the format check and the lints
+    #[arg(long)]
+    no_lint: bool,
+    /// Leave out the unit tests
+    #[arg(long)]
+    no_unit: bool,
+    /// Leave out the end-to-end tests, which need root and fetch gateways and clients
+    #[arg(long)]
+    no_e2e: bool,
+}
+
+/// The first failure ends the run.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    if !args.no_lint {
+        step("format");
+        succeed(cargo().args(["fmt", "--all", "--check"]))?;
+        step("lints");
+        succeed(cargo().args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]))?;
+    }
+    if !args.no_unit {
+        step("unit tests");
+        let mut unit = cargo();
+        unit.args(["test", "--quiet", "--workspace", "--exclude", "s3auditd-ebpf", "--exclude", "s3auditd-tests"]);
+        succeed(unit.args(&args.filter))?;
+        succeed(
+            cargo().args(["test", "--quiet", "--package", "s3auditd-tests", "--lib", "--bins"]).args(&args.filter),
+        )?;
+    }
+    if !args.no_e2e {
+        end_to_end(args)?;
+    }
+    step(&format!("all passed in {} s", started.elapsed().as_secs()));
+    Ok(())
+}
+
+fn end_to_end(args: &Args) -> anyhow::Result<()> {
+    let tools = fetch::run()?;
+    step("end to end: build");
+    succeed(cargo().args(["build", "--quiet", "--package", "s3auditd"]))?;
+    step("end to end");
+    let mut suite = cargo();
+    suite.args(["test", "--quiet", "--package", "s3auditd-tests", "--test", "e2e", "--"]).args(&args.filter);
+    suite.env("S3AUDITD_BIN", built("s3auditd", false)?).envs(tools.environment());
+    if !is_root() {
+        suite.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo -E");
+    }
+    succeed(&mut suite)
+}
+
+fn step(name: &str) {
+    eprintln!("test: {name}");
+}
