@@ -136,8 +136,8 @@ impl Connection {
                     self.anchor(received, sent);
                 }
             }
-            Kind::PeerClosed => self.peer_closed_ns = Some(header.time_ns),
-            Kind::LocalClosed => self.local_closed_ns = Some(header.time_ns),
+            Kind::PeerClosed => note_first(&mut self.peer_closed_ns, header.time_ns),
+            Kind::LocalClosed => note_first(&mut self.local_closed_ns, header.time_ns),
             Kind::Closed => {
                 self.closed = Some(Closed { time_ns: header.time_ns, received: header.seq, sent: header.other_seq });
             }
@@ -213,7 +213,9 @@ impl Connection {
             let closing = match (self.peer_closed_ns, self.local_closed_ns) {
                 (None, Some(_)) => Closing::Gateway,
                 (Some(peer), Some(local)) if local <= peer => Closing::Gateway,
-                (_, local) => Closing::Client { orderly: local.is_some() },
+                (peer_closed_ns, local) => {
+                    Closing::Client { peer_closed_ns: peer_closed_ns.filter(|_| local.is_some()) }
+                }
             };
             self.end(closing, time_ns, out);
         } else {
@@ -363,8 +365,8 @@ impl Connection {
         if end <= cursor {
             return false;
         }
-        // A FIN takes a sequence number too.
-        if end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
+        // A FIN takes a sequence number too; but only time can tell it from a byte that is still on its way.
+        if lost && end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
             stream.assembler.set_cursor(end);
             return true;
         }
@@ -561,6 +563,11 @@ impl Stream {
         };
         Some(Window { until: low(until), kind: kind as u32 })
     }
+}
+
+/// A side may end in several steps (FIN, then RST): the first tells when.
+fn note_first(closed_ns: &mut Option<u64>, time_ns: u64) {
+    *closed_ns = Some(closed_ns.map_or(time_ns, |first| first.min(time_ns)));
 }
 
 const fn opposite(direction: Direction) -> Direction {

@@ -56,8 +56,8 @@ pub(crate) enum Appetite {
 /// How a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// The client closed or reset first. `orderly`: the gateway closed too, so it had sent all it meant to send.
-    Client { orderly: bool },
+    /// The client closed or reset first: at this time, if the gateway closed in its turn.
+    Client { peer_closed_ns: Option<u64> },
     /// The gateway closed first.
     Gateway,
     /// The agent stops.
@@ -208,10 +208,16 @@ impl Conversation {
                 end(open, Completion::Complete, cx);
                 continue;
             }
-            let ends_here = body_ends_with_connection
-                && target == Some(index)
-                && open.request_part == Part::Done
-                && matches!(closing, Closing::Gateway | Closing::Client { orderly: true });
+            // A client that closed before the reply began closed only its own half: it meant to read the reply.
+            let sent_whole = match closing {
+                Closing::Gateway => true,
+                Closing::Client { peer_closed_ns: Some(closed_ns) } => {
+                    open.first_byte_ns.is_some_and(|first_ns| closed_ns < first_ns)
+                }
+                Closing::Client { peer_closed_ns: None } | Closing::AgentStops | Closing::Evicted => false,
+            };
+            let ends_here =
+                body_ends_with_connection && target == Some(index) && open.request_part == Part::Done && sent_whole;
             // Refused before the body: the client had no reason to send it (RFC 9110, 10.1.1).
             let refused = open.reply_part == Part::Done
                 && open.expects_continue

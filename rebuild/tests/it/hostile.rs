@@ -132,7 +132,7 @@ fn any_sample() -> impl Strategy<Value = Owned> {
         proptest::collection::vec(proptest::sample::select(b"HTTP/1. 20GET\r\n:".to_vec()), 1..40),
     ];
     let place = prop_oneof![0_u32..200, any::<u32>()];
-    (1_u8..=6, 0_usize..10, 0_u64..100, 1_u64..4, place.clone(), place, text, 0_u8..=1).prop_map(
+    (1_u8..=6, 0..Unseen::ALL.len(), 0_u64..100, 1_u64..4, place.clone(), place, text, 0_u8..=1).prop_map(
         |(kind, unseen, time, cookie, seq, other, text, role)| {
             let kind = Kind::try_from(kind).unwrap();
             let sample = Owned::new(kind, time, RECEIVED_FROM.wrapping_add(seq), SENT_FROM.wrapping_add(other));
