@@ -5,25 +5,18 @@
 //! it waits: until they arrive, until `advance` says that they are lost, or, inside a skip window that we set
 //! ourselves, not at all.
 
-use crate::assembler::{Assembler, Content, Piece, low};
+use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
 use crate::exchange::{Completion, ConnectionInfo, Exchange};
-use crate::http::conversation::{Appetite, Closing, Context, Conversation, Data, Span};
+use crate::http::conversation::{Closing, Context, Conversation, Data, Span};
 use crate::http::open::Open;
 use crate::loss::LossCause;
 use crate::pipeline::{Limits, Output};
 use crate::sample::Sample;
-use s3auditd_common::sample::{Direction, Kind, MAX_WINDOW_STEP_BYTES, Role, Unseen, Window, WindowKind};
+use crate::stream::Stream;
+use s3auditd_common::sample::{Direction, Kind, Role, Unseen, WindowKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-
-/// How far ahead a want window reaches, and how much of the kernel side's run budget may be used before one is set:
-/// most heads and chunked replies are shorter and cost no window at all.
-const WANT_STEP_BYTES: u64 = 1024 * 1024;
-const WANT_AFTER_BYTES: u64 = 256 * 1024;
-/// With the budget used up, a skip window before bytes that must be seen ends so much earlier: what moves until the
-/// want window is there is no loss then.
-const WANT_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What a connection's steps need from outside.
 pub(crate) struct Outside<'a> {
@@ -32,18 +25,6 @@ pub(crate) struct Outside<'a> {
     pub(crate) outputs: &'a mut VecDeque<Output>,
     /// Seen bytes are to be dropped: all connections together hold too much.
     pub(crate) full: bool,
-}
-
-/// One direction.
-#[derive(Debug)]
-struct Stream {
-    assembler: Assembler,
-    /// Up to here our own skip window reaches: what is missing below was not wanted.
-    skip_until: u64,
-    /// Up to here a want window reaches.
-    want_until: u64,
-    /// Bytes copied since the other direction last moved, as the kernel side counts them for the run budget.
-    run: u64,
 }
 
 /// The end of the socket.
@@ -513,58 +494,6 @@ impl Connection {
     }
 }
 
-impl Stream {
-    fn starting_at(raw: u32) -> Self {
-        Self { assembler: Assembler::starting_at(raw), skip_until: 0, want_until: 0, run: 0 }
-    }
-
-    const fn begin_at(&mut self, position: u64) {
-        self.assembler.set_cursor(position);
-    }
-
-    /// The window to set, if the one that is set does not do.
-    fn window(&mut self, appetite: Appetite) -> Option<Window> {
-        let cursor = self.assembler.cursor();
-        if cursor < self.skip_until {
-            return None;
-        }
-        let budget_is_short = self.run >= WANT_AFTER_BYTES;
-        let appetite = match appetite {
-            Appetite::Skips { bytes, then_needs: true } if budget_is_short => {
-                match bytes.checked_sub(WANT_MARGIN_BYTES).filter(|bytes| *bytes >= WANT_MARGIN_BYTES) {
-                    Some(bytes) => Appetite::Skips { bytes, then_needs: false },
-                    None => Appetite::Needs,
-                }
-            }
-            other => other,
-        };
-        let (until, kind) = match appetite {
-            // What is left of a want window would keep the other direction's run from ending: take it back.
-            Appetite::Indifferent | Appetite::Needs if !budget_is_short && self.want_until > cursor => {
-                self.want_until = 0;
-                (cursor, WindowKind::Want)
-            }
-            Appetite::Indifferent => return None,
-            Appetite::Skips { bytes, .. } => {
-                let until = cursor.saturating_add(bytes.min(u64::from(MAX_WINDOW_STEP_BYTES)));
-                self.skip_until = until;
-                // One map entry a direction: this replaces a want window.
-                self.want_until = 0;
-                (until, WindowKind::Skip)
-            }
-            Appetite::Needs => {
-                let covered = self.want_until.saturating_sub(cursor);
-                if !budget_is_short || covered > WANT_STEP_BYTES / 2 {
-                    return None;
-                }
-                self.want_until = cursor.saturating_add(WANT_STEP_BYTES);
-                (self.want_until, WindowKind::Want)
-            }
-        };
-        Some(Window { until: low(until), kind: kind as u32 })
-    }
-}
-
 /// A side may end in several steps (FIN, then RST): the first tells when.
 fn note_first(closed_ns: &mut Option<u64>, time_ns: u64) {
     *closed_ns = Some(closed_ns.map_or(time_ns, |first| first.min(time_ns)));
@@ -574,5 +503,15 @@ const fn opposite(direction: Direction) -> Direction {
     match direction {
         Direction::Received => Direction::Sent,
         Direction::Sent => Direction::Received,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() < 1024, "{}", size_of::<Connection>());
     }
 }
