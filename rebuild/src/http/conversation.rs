@@ -120,10 +120,8 @@ pub(super) enum ReplySide {
         probed_at: u64,
     },
     /// The end of a reply is not known. `holder`: that reply belongs to the first exchange whose reply is not done.
-    /// `received_at`: where the received stream stood.
     Lost {
         holder: bool,
-        received_at: u64,
     },
     Opaque,
 }
@@ -135,8 +133,6 @@ pub(super) enum ReplyOrigin {
     Next,
     /// After a loss, at the place where the next request's reply begins.
     Turn,
-    /// After a loss within an interim reply, the client having gone on.
-    SameExchange,
     /// Where a body whose end is doubtful may have ended.
     InsteadOfBody(Body),
 }
@@ -163,7 +159,7 @@ impl Conversation {
 
     /// A connection met in mid-stream.
     pub(crate) const fn in_mid_stream() -> Self {
-        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false, received_at: 0 }, true)
+        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false }, true)
     }
 
     const fn new(request: RequestSide, reply: ReplySide, unsynced: bool) -> Self {
