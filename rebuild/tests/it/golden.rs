@@ -1,14 +1,12 @@
 //! Golden conversations (`golden/*.txt`) and what must come of them (`golden/*.out`), whatever happens on the way.
 //!
-//! `BLESS=1 cargo test -p s3auditd-rebuild --test golden` writes the expected files anew; review the difference.
+//! `BLESS=1 cargo test -p s3auditd-rebuild --test it` writes the expected files anew; review the difference.
 
-mod support;
-
+use crate::support::{LATER_NS, Owned, Random, exchanges, render, run, samples};
 use s3auditd_common::sample::Kind;
 use s3auditd_rebuild::exchange::{Completion, Exchange, Oddity};
 use s3auditd_rebuild::pipeline::{Limits, Pipeline};
 use std::path::PathBuf;
-use support::{LATER_NS, Owned, Random, exchanges, render, run, samples};
 
 fn cases() -> Vec<(String, PathBuf, Vec<Owned>)> {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -39,7 +37,7 @@ fn as_written() {
             }
         }
         let expected = path.with_extension("out");
-        if std::env::var_os("BLESS").is_some() {
+        if std::env::var_os("BLESS").is_some_and(|bless| bless == "1") {
             std::fs::write(&expected, &text).unwrap();
         } else if std::fs::read_to_string(&expected).unwrap_or_default() != text {
             wrong.push(format!("=== {name}\n{text}"));

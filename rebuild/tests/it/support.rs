@@ -12,8 +12,6 @@
 //! ```
 //! and may begin with `preexisting` (open before the agent, no `Opened`) or `opened lost`.
 
-pub(crate) mod kernel;
-
 use s3auditd_common::sample::{Kind, Role, SampleHeader, Unseen};
 use s3auditd_rebuild::exchange::{BodyStart, Exchange};
 use s3auditd_rebuild::http::head::Headers;
