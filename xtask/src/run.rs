@@ -25,9 +25,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let daemon = built("s3auditd", args.release)?;
     let mut build = cargo();
-    build.args(["build", "--quiet", "--package", "s3auditd"]);
-    if args.demo {
-        build.args(["--package", "s3auditd-tests", "--bin", "demo", "--bin", "s3auditd"]);
+    build.args(["build", "--quiet", "--bins"]);
+    if !args.demo {
+        build.args(["--package", "s3auditd"]);
     }
     if args.release {
         build.arg("--release");

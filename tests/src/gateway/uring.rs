@@ -34,6 +34,7 @@ pub fn start() -> anyhow::Result<Gateway> {
     Ok(Gateway { name: "io_uring", address, running: Running::Threads, _folder: Some(folder) })
 }
 
+#[expect(unsafe_code, reason = "io_uring takes pointers, and only whoever submits knows how long they live")]
 fn serve(stream: &TcpStream, log: &File) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut ring = IoUring::new(8)?;

@@ -6,8 +6,10 @@ use s3auditd_tests::gateway::{Gateway, minio, moto, s3s};
 use s3auditd_tests::need::Need;
 use s3auditd_tests::world::World;
 
+type Start = fn() -> anyhow::Result<Gateway>;
+
 /// Names for trials, what is needed, how to start it.
-const GATEWAYS: [(&str, Option<Need>, fn() -> anyhow::Result<Gateway>); 3] =
+const GATEWAYS: [(&str, Option<Need>, Start); 3] =
     [("s3s_fs", None, s3s::start), ("minio", Some(Need::Minio), minio::start), ("moto", Some(Need::Moto), moto::start)];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -24,7 +26,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all
 }
 
-fn round(start: fn() -> anyhow::Result<Gateway>, script: Script) -> anyhow::Result<()> {
+fn round(start: Start, script: Script) -> anyhow::Result<()> {
     let world = World::around(start()?, &[])?;
     let calls = script.round(&world.gateway)?;
     anyhow::ensure!(calls.len() >= 15, "a round of {} made only {} calls", script.name(), calls.len());

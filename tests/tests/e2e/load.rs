@@ -106,7 +106,7 @@ const LOAD_REQUESTS: usize = 600;
 fn telling_gateway(calls: Arc<AtomicU64>) -> anyhow::Result<Gateway> {
     raw::start(move |request, stream| {
         let number: usize = request.target.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        let status = if number % 3 == 0 { "404 Not Found" } else { "200 OK" };
+        let status = if number.is_multiple_of(3) { "404 Not Found" } else { "200 OK" };
         let body = vec![b't'; number % 50];
         let mut reply = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
         reply.extend_from_slice(&body);
