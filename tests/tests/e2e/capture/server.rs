@@ -121,6 +121,8 @@ fn send(stream: &TcpStream, step: &Step, bytes: &[u8]) -> io::Result<()> {
             scope.spawn(|| (&mut &*stream).write_all(bytes)).join().unwrap_or(Err(io::ErrorKind::Other.into()))
         });
     }
+    // The kernel sends from these very pages, later: they must stay as they are, so they are never freed.
+    let bytes = if step.way == Way::ZeroCopy { bytes.to_vec().leak() } else { bytes };
     let mut file = tempfile::tempfile()?;
     if step.way == Way::Sendfile {
         file.write_all(bytes)?;
