@@ -123,15 +123,16 @@ impl Rebuild {
     }
 
     fn record(&mut self, exchange: &Exchange) {
-        let class = self.maker.classify(exchange);
+        let reading = self.maker.read(exchange);
+        let class = reading.class();
         // A request whose head was not seen could have been anything, so it is never left out.
         if exchange.request.is_some() && !self.audited.contains(&class) {
             *self.not_audited.entry(class.name()).or_default() += 1;
             return;
         }
-        let record = self.maker.record(exchange, self.clock);
+        let record = self.maker.record(reading, self.clock);
         // A full queue counts what it refuses; there is nothing else to do here, and no time to wait.
-        let _taken = self.producer.push(record.to_json_line().into());
+        let _taken = self.producer.push(record.to_json().into());
     }
 }
 

@@ -4,7 +4,7 @@ use super::RecordSettings;
 use crate::exchange::Exchange;
 use crate::http::head::RequestHead;
 use crate::s3::address::{Address, HostCase};
-use crate::s3::operation::{Class, Operation, Reading};
+use crate::s3::operation::{self, Class, Operation};
 use crate::s3::query::{Query, Target};
 use crate::s3::sts;
 use crate::s3::table::Naming;
@@ -27,7 +27,7 @@ impl<'a> Asked<'a> {
         let target = Target::parse(&request.target);
         let query = Query::parse(target.query);
         let address = Address::of(&target, &request.headers, &settings.domains, HostCase::Ignored);
-        let reading = Reading {
+        let reading = operation::Reading {
             dialect: settings.dialect,
             domains: &settings.domains,
             reserved_prefixes: &settings.reserved_prefixes,

@@ -4,7 +4,7 @@ use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
 use super::document::{self, Api, DeleteKey, Document, Endpoint, Own, Process};
 use super::headers::{self, TextMap};
-use super::{Clock, Number, Record, RecordSettings, facts, status};
+use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
 use crate::exchange::Exchange;
 use crate::http::head::{Headers, ResponseHead, Version};
 use crate::s3::aws_chunked;
@@ -18,14 +18,9 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Makes the record of an exchange; `asked` was read from its request, if that was seen.
-pub(super) fn record(
-    settings: &RecordSettings,
-    exchange: &Exchange,
-    asked: Option<Asked<'_>>,
-    clock: Clock,
-    number: Number,
-) -> Record {
+/// Makes the record of an exchange.
+pub(super) fn record(settings: &RecordSettings, reading: Reading<'_>, clock: Clock, number: Number) -> Record {
+    let Reading { exchange, asked } = reading;
     Making { settings, exchange, asked, truncated: Vec::new() }.record(clock, number)
 }
 

@@ -73,12 +73,13 @@ pub(crate) fn settings() -> RecordSettings {
     RecordSettings { instance_id: "node-1/boot-1".to_owned(), ..RecordSettings::default() }
 }
 
-/// The record as a line of JSON, without its newline.
+/// The record as a line of JSON.
 pub(crate) fn line(settings: RecordSettings, exchange: &Exchange) -> String {
-    let record = RecordMaker::new(settings, 1).record(exchange, CLOCK);
-    let line = String::from_utf8(record.to_json_line()).unwrap();
-    assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line}");
-    line.trim_end().to_owned()
+    let mut maker = RecordMaker::new(settings, 1);
+    let record = maker.record(maker.read(exchange), CLOCK);
+    let line = String::from_utf8(record.to_json()).unwrap();
+    assert!(!line.contains('\n'), "one line: {line}");
+    line
 }
 
 /// The record, parsed.
