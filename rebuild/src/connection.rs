@@ -442,6 +442,7 @@ impl Connection {
         let info = ConnectionInfo {
             cookie: self.cookie,
             client: self.client,
+            announced: self.http.announced(),
             server: self.server,
             netns: self.netns,
             tgid: self.tgid,

@@ -34,6 +34,8 @@ counters! {
     http2_connections,
     /// Connections that began with a TLS hello.
     tls_connections,
+    /// Headers of the PROXY protocol in front of a connection's first request.
+    proxy_headers,
     /// Connections of role unknown on which the gateway is the client.
     outgoing_connections,
     /// Connections that left HTTP by 101 or CONNECT.

@@ -42,6 +42,7 @@ pub(crate) fn exchange(request: RequestHead, response: ResponseHead) -> Exchange
         connection: ConnectionInfo {
             cookie: 4097,
             client: "216.58.114.14:51234".parse().unwrap(),
+            announced: None,
             server: "10.26.211.72:9001".parse().unwrap(),
             netns: 4_026_531_840,
             tgid: 2211,
