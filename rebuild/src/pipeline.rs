@@ -20,7 +20,8 @@ pub struct Limits {
     pub max_body_start_bytes: usize,
     /// Bytes of one connection that wait for others; beyond it what is missing is given up at once.
     pub max_pending_bytes: usize,
-    /// Bytes buffered for all connections; beyond it seen bytes are dropped.
+    /// Bytes buffered for all connections; beyond it seen bytes are dropped. What was taken before may still grow while
+    /// it is parsed, a head of the shortest fields to four times its bytes.
     pub max_total_bytes: usize,
     /// Requests of one connection without a whole reply; beyond it requests are not read.
     pub max_open_exchanges_per_connection: usize,

@@ -80,7 +80,8 @@ pub(crate) fn wants_reply_body(head: &ResponseHead, request: Option<&RequestHead
             request.headers.first("x-amz-copy-source").is_some()
                 || contains_ignoring_case(&request.target, b"x-amz-copy-source=")
         }
-        b"POST" => parameters(request).any(|name| name == b"delete" || name.starts_with(b"delete=") || name.starts_with(b"uploadId=")),
+        b"POST" => parameters(request)
+            .any(|name| name == b"delete" || name.starts_with(b"delete=") || name.starts_with(b"uploadId=")),
         _ => false,
     };
     head.status >= 400

@@ -175,7 +175,9 @@ mod tests {
         assert_eq!(read(line), (43, announced("203.0.113.7:56324", ProxyVersion::V1)));
         assert_eq!(read(b"PROXY TCP6 fd00::1 fd00::2 1 2\r\n").1, announced("[fd00::1]:1", ProxyVersion::V1));
         assert_eq!(read(b"PROXY UNKNOWN ffff:: ffff:: 65535 65535\r\n").1, Found::Header(None));
-        for none in ["PROXY TCP4 fd00::1 fd00::2 1 2\r\n", "PROXY /k HTTP/1.1\r\n", "PUT / HTTP/1.1", "PROXY TCP4 1.2.3.4\n"] {
+        for none in
+            ["PROXY TCP4 fd00::1 fd00::2 1 2\r\n", "PROXY /k HTTP/1.1\r\n", "PUT / HTTP/1.1", "PROXY TCP4 1.2.3.4\n"]
+        {
             assert_eq!(read(none.as_bytes()).1, Found::Nothing, "{none}");
         }
         assert_eq!(read(&[b"PROXY ", [b'x'; 200].as_slice()].concat()), (106, Found::Nothing));

@@ -66,13 +66,7 @@ impl Conversation {
         }
     }
 
-    fn receive_preface(
-        &mut self,
-        mut preface: Preface,
-        bytes: &[u8],
-        span: &Span<'_>,
-        cx: &mut Context<'_>,
-    ) -> usize {
+    fn receive_preface(&mut self, mut preface: Preface, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
         let was_empty = preface.is_empty();
         if was_empty {
             preface.first_ns = span.time_ns;
@@ -156,6 +150,9 @@ impl Conversation {
                 cx.counters.lose(LossCause::HeadTooLong);
                 if reader.is_decided() || matches!(origin, Origin::First | Origin::Next) {
                     self.lose_head(&reader, span, cx);
+                    if let Some(open) = self.open.back_mut() {
+                        open.head_too_long = true;
+                    }
                     used
                 } else {
                     used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
@@ -442,7 +439,13 @@ impl Conversation {
                 open.request_body_bytes += count;
                 open.touch(span.time_ns);
             }
-            None => cx.counters.unplaced_bytes += count,
+            None => match self.open.back_mut().filter(|open| open.head_too_long && open.reply_part == Part::Awaited) {
+                Some(open) => {
+                    open.request_head_bytes += count;
+                    open.touch(span.time_ns);
+                }
+                None => cx.counters.unplaced_bytes += count,
+            },
         }
     }
 
