@@ -1,7 +1,7 @@
 //! From the rings to the queue, in one thread: drain, rebuild, make records, tell the kernel side what it need not copy.
 
 use crate::capture::{Capture, Windows, wall_minus_monotonic_ns};
-use crate::config::{AuditClass, Dialect as DialectKey, keys::Config};
+use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config};
 use crate::health::Health;
 use crate::queue::Producer;
 use s3auditd_rebuild::{
@@ -54,6 +54,7 @@ impl Audit {
         let limits = Limits {
             max_connections: config.max_connections,
             max_head_bytes: usize::try_from(config.max_head_bytes).unwrap_or(usize::MAX),
+            max_body_start_bytes: usize::try_from(config.max_body_start_bytes).unwrap_or(usize::MAX),
             ..Limits::default()
         };
         let rebuild = Rebuild {
@@ -168,7 +169,13 @@ fn record_settings(config: &Config, instance_id: String) -> RecordSettings {
             version: text(&config.version),
         },
         instance_id,
-        redaction: Redaction { extra_names: config.redact_names.clone() },
+        redaction: Redaction {
+            extra_names: config.redact_names.clone(),
+            only_names: match config.redact_mode {
+                RedactMode::DenyList => None,
+                RedactMode::AllowList => Some(config.keep_names.clone()),
+            },
+        },
         // Both sides parse the same notation, so none is lost on the way.
         trusted_proxies: config.trusted_proxies.iter().filter_map(|net| net.to_string().parse().ok()).collect(),
         ..RecordSettings::default()

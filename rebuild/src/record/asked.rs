@@ -42,7 +42,8 @@ impl<'a> Asked<'a> {
     /// Settles by the reply what the request leaves open, as far as the reply tells. A request for the list of buckets
     /// is always looked at: without domains, every listing in virtual-host style looks like one.
     pub(super) fn settle(&mut self, reply: &BodyStart, settings: &RecordSettings) {
-        let is_open = |ambiguity: &Ambiguity| matches!(ambiguity, Ambiguity::SeveralSubresources | Ambiguity::UnknownHost);
+        let is_open =
+            |ambiguity: &Ambiguity| matches!(ambiguity, Ambiguity::SeveralSubresources | Ambiguity::UnknownHost);
         if !self.operation.ambiguities.iter().any(is_open) && self.operation.aws != Some("ListBuckets") {
             return;
         }
@@ -58,8 +59,11 @@ impl<'a> Asked<'a> {
             self.operation.ambiguities.retain(|ambiguity| *ambiguity != Ambiguity::UnknownHost);
             return;
         }
-        let is_doubtful = self.address.unknown_host || self.address.style == Style::Path && self.address.bucket.is_empty();
-        let (Some(bucket), Some(host)) = (&told.bucket, self.address.host.as_deref().filter(|_| is_doubtful)) else { return };
+        let is_doubtful =
+            self.address.unknown_host || self.address.style == Style::Path && self.address.bucket.is_empty();
+        let (Some(bucket), Some(host)) = (&told.bucket, self.address.host.as_deref().filter(|_| is_doubtful)) else {
+            return;
+        };
         let Some(domain) = host.strip_prefix(bucket.as_str()).and_then(|rest| rest.strip_prefix('.')) else { return };
         let domains = [domain.to_owned()];
         self.address = Address::of(&self.target, &self.request.headers, &domains, HostCase::Ignored);
@@ -77,7 +81,8 @@ impl<'a> Asked<'a> {
         if operation.aws == Some("ListBuckets") && told.answers("ListDirectoryBuckets") {
             operation.aws = Some("ListDirectoryBuckets");
         }
-        let mut fitting = operation.aws.into_iter().chain(operation.others.iter().copied()).filter(|name| told.answers(name));
+        let mut fitting =
+            operation.aws.into_iter().chain(operation.others.iter().copied()).filter(|name| told.answers(name));
         if let (Some(only), None) = (fitting.next(), fitting.next()) {
             operation.aws = Some(only);
             operation.ambiguities.retain(|ambiguity| *ambiguity != Ambiguity::SeveralSubresources);

@@ -56,11 +56,7 @@ impl Making<'_> {
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(
-                &content::of_request(request_headers, &exchange.request_body),
-                &self.reply,
-                limits,
-            )
+            MultiDelete::read(&content::of_request(request_headers, &exchange.request_body), &self.reply, limits)
         });
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
@@ -190,13 +186,15 @@ impl Making<'_> {
         }
         if asked.is_addressed() {
             let value = |name: &str| query.first(name).filter(|value| !value.is_empty());
-            let text = |value: &[u8]| redaction.text(value);
-            own.version_id = value("versionId").map(|value| self.cut("versionId", text(value)));
-            own.upload_id = value("uploadId").map(|value| self.cut("uploadId", text(value)));
-            own.part_number = value("partNumber").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-            own.range = request.headers.first("range").map(|value| self.cut("range", text(value)));
+            let parameter = |name: &str| Some(redaction.parameter(name.as_bytes(), value(name)?));
+            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value));
+            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value));
+            own.part_number = parameter("partNumber").and_then(|value| value.parse().ok());
+            let range = request.headers.first("range").map(|value| redaction.header(b"range", value));
+            own.range = range.map(|value| self.cut("range", value));
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
+            let source = source.filter(|_| redaction.is_let_through(b"x-amz-copy-source"));
             own.copy_source = source.and_then(facts::copy_source).map(|source| document::CopySource {
                 bucket: self.cut("copySource", source.bucket),
                 key: source.key.map(|key| self.cut("copySource", redaction.path(key.as_bytes()))),

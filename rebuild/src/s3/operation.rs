@@ -193,7 +193,13 @@ impl Operation {
             ambiguities.push(Ambiguity::UnknownHost);
         }
         if request.method == b"OPTIONS" {
-            return Self { class: Class::Preflight, aws: Some("PreflightRequest"), routed: None, others: Vec::new(), ambiguities };
+            return Self {
+                class: Class::Preflight,
+                aws: Some("PreflightRequest"),
+                routed: None,
+                others: Vec::new(),
+                ambiguities,
+            };
         }
         match reserved(target.path, reading.reserved_prefixes) {
             // Administration is signed as S3 requests are; nothing else there is.

@@ -65,7 +65,10 @@ impl Told {
         let extent = xml::walk(&reply.bytes, |path, text| match path {
             ["ListBucketResult" | "ListVersionsResult", "Name"]
             | [
-                "ListMultipartUploadsResult" | "ListPartsResult" | "InitiateMultipartUploadResult" | "CompleteMultipartUploadResult",
+                "ListMultipartUploadsResult"
+                | "ListPartsResult"
+                | "InitiateMultipartUploadResult"
+                | "CompleteMultipartUploadResult",
                 "Bucket",
             ] if !text.is_empty() => bucket = Some(text.to_owned()),
             _ => {}
@@ -95,7 +98,8 @@ mod tests {
     #[test]
     fn every_operation_of_the_list_is_one() {
         let known = |name: &str| {
-            TABLE.iter().any(|row| row.aws == Some(crate::s3::table::Naming::Api(leak(name)))) || name == "ListDirectoryBuckets"
+            TABLE.iter().any(|row| row.aws == Some(crate::s3::table::Naming::Api(leak(name))))
+                || name == "ListDirectoryBuckets"
         };
         for (root, operations) in ROOTS {
             for operation in *operations {
