@@ -30,7 +30,11 @@ enum Command {
     Version,
 }
 
+const SAME_NAMES: &str = "Every option is also a key of the file (queue-records = 5) and a variable (S3AUDITD_QUEUE_RECORDS=5); options win \
+                          over variables, variables over the file. `s3auditd validate` shows what is in effect, defaults included.";
+
 #[derive(clap::Args)]
+#[command(after_help = SAME_NAMES)]
 struct Configuration {
     /// Configuration file [default: /etc/s3auditd/s3auditd.toml if it is there; variable: S3AUDITD_CONFIG].
     #[arg(long, value_name = "FILE")]

@@ -104,7 +104,7 @@ pub fn render(status: &Status) -> String {
     line("kernel", &pairs(&kernel_counters(&capture.cpus)));
     line("missed runs", &pairs(&capture.missed_runs));
     line("at start", &format!("{} connections were open", number(capture.open_at_start)));
-    line("rebuild", &pairs(&status.rebuild));
+    line("rebuild", &rebuild(&status.rebuild));
     line("records", &records(status));
     line("dropped", &dropped(&status.records));
     line("delivery", &delivery(status));
@@ -142,6 +142,18 @@ fn kernel_counters(cpus: &[CpuStatus]) -> BTreeMap<String, u64> {
         *sums.entry(name.clone()).or_default() += value;
     }
     sums
+}
+
+/// Every counter, and whether those of the exchanges balance, where rebuild publishes them under these names.
+fn rebuild(counters: &BTreeMap<String, u64>) -> String {
+    let text = pairs(counters);
+    let [Some(begun), Some(ended), Some(open)] =
+        ["exchanges_begun", "exchanges_ended", "exchanges_open"].map(|name| counters.get(name))
+    else {
+        return text;
+    };
+    let verdict = if *begun == ended.saturating_add(*open) { "yes" } else { "NO" };
+    format!("{text}exchanges begun = ended + open: {verdict}")
 }
 
 fn records(status: &Status) -> String {

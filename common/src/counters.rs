@@ -15,6 +15,16 @@ macro_rules! counters {
             /// Every counter, in slot order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// How many there are: the size of a bank.
+            const BANK: u32 = {
+                let mut slots = 0;
+                $({
+                    let _ = Self::$variant;
+                    slots += 1;
+                })+
+                slots
+            };
+
             /// The name that metrics and `status` use.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -67,12 +77,12 @@ pub enum Program {
 pub const PROGRAMS: u32 = 4;
 
 /// How many slots the array has.
-pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::ALL.len() as u32;
+pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::BANK;
 
 /// Where a program counts.
 #[must_use]
 pub const fn counter_slot(program: Program, counter: KernelCounter) -> u32 {
-    program as u32 * KernelCounter::ALL.len() as u32 + counter as u32
+    program as u32 * KernelCounter::BANK + counter as u32
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ pub const MAX_PIECE_BYTES: usize = 32 * 1024;
 /// said nothing (see [`Window`]). It is what "a head of up to 1 MiB is captured whole" rests on; beyond it bytes are
 /// [`Unseen::Withheld`]. One piece more than 1 MiB, so that a head of exactly 1 MiB fits behind a little of what
 /// came before it.
-pub const RUN_BUDGET_BYTES: u32 = 1024 * 1024 + MAX_PIECE_BYTES as u32;
+pub const RUN_BUDGET_BYTES: u32 = (1024 + 32) * 1024;
+
+const _: () = assert!(RUN_BUDGET_BYTES as usize == 1024 * 1024 + MAX_PIECE_BYTES);
 
 /// Fixed part of every sample, 112 bytes, native endianness.
 ///

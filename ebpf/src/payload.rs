@@ -14,12 +14,13 @@ use s3auditd_common::{
     sample::{
         Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, Window, WindowKind, window_key,
     },
+    settings::ConnectionState,
 };
 
 const PIECE: u64 = MAX_PIECE_BYTES as u64;
 
-/// The most steps of one call: buffer segments (a writev may have 1,024) and pieces of the run budget.
-const MAX_STEPS: u32 = 1_100;
+/// The most steps of one call: two for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
+const MAX_STEPS: u32 = 2 * 1024 + 64;
 
 /// Where a call's bytes lie in user memory.
 #[derive(Clone, Copy)]
@@ -47,6 +48,7 @@ pub struct Call {
 #[inline(always)]
 pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: impl FnOnce() -> Source) {
     let end = call.seq.wrapping_add(call.len);
+    turn(origin, call.direction);
     let (skip, unlimited) = match against_window(origin, call, end) {
         Wanted::Nothing => return,
         Wanted::From { skip, unlimited } => (skip, unlimited),
@@ -121,9 +123,10 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
             (*state).lost = (*header).lost;
-            match call.direction {
-                Direction::Received => (*state).run[0] = (*state).run[0].saturating_add(copied),
-                Direction::Sent => (*state).run[1] = (*state).run[1].saturating_add(copied),
+            // What was asked for does not use up the budget of what comes after.
+            if !unlimited {
+                let run = run_of(state, call.direction);
+                *run = (*run).saturating_add(copied);
             }
         }
     }
@@ -167,6 +170,11 @@ fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
     if end_past >= 0 {
         // Reached: it must not stand until the sequence numbers come round.
         let _gone_already = WINDOWS.remove(key);
+        // What follows is something new, a head perhaps.
+        if let Some(state) = origin.state {
+            // SAFETY: a map value that lives until the socket is destroyed.
+            unsafe { *run_of(state, call.direction) = 0 };
+        }
     }
     if start_past >= 0 {
         return everything;
@@ -182,24 +190,41 @@ fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
     Wanted::From { skip: until.wrapping_sub(call.seq), unlimited: false }
 }
 
-/// What the direction may still copy in this run; the other direction's run ends.
+/// The run of a direction. (A match, and no index: the verifier must see a constant.)
+///
+/// # Safety
+/// `state` is a map value.
+#[inline(always)]
+unsafe fn run_of(state: *mut ConnectionState, direction: Direction) -> *mut u32 {
+    // SAFETY: the caller upholds it.
+    unsafe {
+        match direction {
+            Direction::Received => &raw mut (*state).run[0],
+            Direction::Sent => &raw mut (*state).run[1],
+        }
+    }
+}
+
+/// One direction moves: the other one's run is over.
+#[inline(always)]
+fn turn(origin: &Origin, direction: Direction) {
+    let other = match direction {
+        Direction::Received => Direction::Sent,
+        Direction::Sent => Direction::Received,
+    };
+    if let Some(state) = origin.state {
+        // SAFETY: a map value that lives until the socket is destroyed; a race between two calls makes the budget
+        // inexact, never a sample wrong.
+        unsafe { *run_of(state, other) = 0 };
+    }
+}
+
+/// What the direction may still copy in this run.
 #[inline(always)]
 fn remaining_budget(origin: &Origin, direction: Direction) -> u32 {
     let Some(state) = origin.state else { return RUN_BUDGET_BYTES };
-    // SAFETY: a map value that lives until the socket is destroyed; a race between two calls makes the budget inexact,
-    // never a sample wrong.
-    unsafe {
-        match direction {
-            Direction::Received => {
-                (*state).run[1] = 0;
-                RUN_BUDGET_BYTES.saturating_sub((*state).run[0])
-            }
-            Direction::Sent => {
-                (*state).run[0] = 0;
-                RUN_BUDGET_BYTES.saturating_sub((*state).run[1])
-            }
-        }
-    }
+    // SAFETY: as in `turn`.
+    RUN_BUDGET_BYTES.saturating_sub(unsafe { *run_of(state, direction) })
 }
 
 /// State of the walk through a call's user memory.

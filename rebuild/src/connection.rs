@@ -5,22 +5,18 @@
 //! it waits: until they arrive, until `advance` says that they are lost, or, inside a skip window that we set
 //! ourselves, not at all.
 
-use crate::assembler::{Assembler, Content, Piece, low};
+use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
 use crate::exchange::{Completion, ConnectionInfo, Exchange};
-use crate::http::conversation::{Appetite, Closing, Context, Conversation, Data, Span};
+use crate::http::conversation::{Closing, Context, Conversation, Data, Span};
 use crate::http::open::Open;
 use crate::loss::LossCause;
 use crate::pipeline::{Limits, Output};
 use crate::sample::Sample;
-use s3auditd_common::sample::{Direction, Kind, MAX_WINDOW_STEP_BYTES, Role, Unseen, Window, WindowKind};
+use crate::stream::Stream;
+use s3auditd_common::sample::{Direction, Kind, Role, Unseen, WindowKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-
-/// How far ahead a want window reaches, and how much of the kernel side's run budget may be used before one is set:
-/// most heads and chunked replies are shorter and cost no window at all.
-const WANT_STEP_BYTES: u64 = 1024 * 1024;
-const WANT_AFTER_BYTES: u64 = 256 * 1024;
 
 /// What a connection's steps need from outside.
 pub(crate) struct Outside<'a> {
@@ -29,18 +25,6 @@ pub(crate) struct Outside<'a> {
     pub(crate) outputs: &'a mut VecDeque<Output>,
     /// Seen bytes are to be dropped: all connections together hold too much.
     pub(crate) full: bool,
-}
-
-/// One direction.
-#[derive(Debug)]
-struct Stream {
-    assembler: Assembler,
-    /// Up to here our own skip window reaches: what is missing below was not wanted.
-    skip_until: u64,
-    /// Up to here a want window reaches.
-    want_until: u64,
-    /// Where this direction stood when the other one last moved.
-    run_from: u64,
 }
 
 /// The end of the socket.
@@ -133,8 +117,8 @@ impl Connection {
                     self.anchor(received, sent);
                 }
             }
-            Kind::PeerClosed => self.peer_closed_ns = Some(header.time_ns),
-            Kind::LocalClosed => self.local_closed_ns = Some(header.time_ns),
+            Kind::PeerClosed => note_first(&mut self.peer_closed_ns, header.time_ns),
+            Kind::LocalClosed => note_first(&mut self.local_closed_ns, header.time_ns),
             Kind::Closed => {
                 self.closed = Some(Closed { time_ns: header.time_ns, received: header.seq, sent: header.other_seq });
             }
@@ -210,7 +194,9 @@ impl Connection {
             let closing = match (self.peer_closed_ns, self.local_closed_ns) {
                 (None, Some(_)) => Closing::Gateway,
                 (Some(peer), Some(local)) if local <= peer => Closing::Gateway,
-                (_, local) => Closing::Client { orderly: local.is_some() },
+                (peer_closed_ns, local) => {
+                    Closing::Client { peer_closed_ns: peer_closed_ns.filter(|_| local.is_some()) }
+                }
             };
             self.end(closing, time_ns, out);
         } else {
@@ -360,8 +346,8 @@ impl Connection {
         if end <= cursor {
             return false;
         }
-        // A FIN takes a sequence number too.
-        if end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
+        // A FIN takes a sequence number too; but only time can tell it from a byte that is still on its way.
+        if lost && end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
             stream.assembler.set_cursor(end);
             return true;
         }
@@ -433,8 +419,11 @@ impl Connection {
     fn feed_span(&mut self, direction: Direction, span: Span<'_>, end: u64, out: &mut Outside<'_>) {
         self.converse(out, |http, cx| http.take(direction, span, cx));
         self.stream_mut(direction).assembler.set_cursor(end);
-        let other = self.stream_mut(opposite(direction));
-        other.run_from = other.assembler.cursor();
+        if let Data::Seen(bytes) = span.data {
+            let stream = self.stream_mut(direction);
+            stream.run = stream.run.saturating_add(bytes.len() as u64);
+            self.stream_mut(opposite(direction)).run = 0;
+        }
     }
 
     fn converse(&mut self, out: &mut Outside<'_>, step: impl FnOnce(&mut Conversation, &mut Context<'_>)) {
@@ -505,47 +494,24 @@ impl Connection {
     }
 }
 
-impl Stream {
-    fn starting_at(raw: u32) -> Self {
-        Self { assembler: Assembler::starting_at(raw), skip_until: 0, want_until: 0, run_from: 0 }
-    }
-
-    const fn begin_at(&mut self, position: u64) {
-        self.assembler.set_cursor(position);
-        self.run_from = position;
-    }
-
-    /// The window to set, if the one that is set does not do.
-    fn window(&mut self, appetite: Appetite) -> Option<Window> {
-        let cursor = self.assembler.cursor();
-        if cursor < self.skip_until {
-            return None;
-        }
-        let (until, kind) = match appetite {
-            Appetite::Indifferent => return None,
-            Appetite::Skips(bytes) => {
-                let until = cursor.saturating_add(bytes.min(u64::from(MAX_WINDOW_STEP_BYTES)));
-                self.skip_until = until;
-                // One map entry a direction: this replaces a want window.
-                self.want_until = 0;
-                (until, WindowKind::Skip)
-            }
-            Appetite::Needs => {
-                let covered = self.want_until.saturating_sub(cursor);
-                if cursor.saturating_sub(self.run_from) < WANT_AFTER_BYTES || covered > WANT_STEP_BYTES / 2 {
-                    return None;
-                }
-                self.want_until = cursor.saturating_add(WANT_STEP_BYTES);
-                (self.want_until, WindowKind::Want)
-            }
-        };
-        Some(Window { until: low(until), kind: kind as u32 })
-    }
+/// A side may end in several steps (FIN, then RST): the first tells when.
+fn note_first(closed_ns: &mut Option<u64>, time_ns: u64) {
+    *closed_ns = Some(closed_ns.map_or(time_ns, |first| first.min(time_ns)));
 }
 
 const fn opposite(direction: Direction) -> Direction {
     match direction {
         Direction::Received => Direction::Sent,
         Direction::Sent => Direction::Received,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Connection>() < 1024, "{}", size_of::<Connection>());
     }
 }

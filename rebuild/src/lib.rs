@@ -18,3 +18,4 @@ pub mod record;
 pub mod redact;
 pub mod s3;
 pub mod sample;
+mod stream;

@@ -128,6 +128,10 @@ impl Redaction {
     }
 
     fn scan(&self, text: &[u8], mut in_query: bool) -> String {
+        // Without one of these there is no name with a value, at no level of encoding. Most texts end here.
+        if memchr::memchr3(b'=', b':', b'%', text).is_none() {
+            return String::from_utf8_lossy(text).into_owned();
+        }
         let text = without_user_information(text);
         let mut kept = Vec::with_capacity(text.len());
         let mut name = Vec::new();

@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn halves_keep_order_and_get_keys_of_their_own() {
-        let lines = ["a", "b", "c"].map(Bytes::from_static).to_vec();
+        let lines = ["a", "b", "c"].map(Bytes::from).to_vec();
         let batch = Batch::new(lines, Uuid::from_u128(1));
         assert_eq!(batch.body(), "a\nb\nc\n");
         let mut next = 1;

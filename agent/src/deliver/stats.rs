@@ -72,7 +72,7 @@ impl DeliveryStats {
     }
 
     /// Something failed. `true`: the state has changed.
-    pub(super) fn failed(&self, state: DeliveryState, error: String) -> bool {
+    pub(crate) fn failed(&self, state: DeliveryState, error: String) -> bool {
         self.change(|status| {
             status.last_error = Some(error);
             std::mem::replace(&mut status.state, state) != state

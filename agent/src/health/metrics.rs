@@ -25,7 +25,9 @@ impl Scrape {
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.counters(name, help, [(Labels::new(), value)]);
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        self.0.register(name, help, counter);
     }
 
     fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
@@ -37,7 +39,9 @@ impl Scrape {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.gauges(name, help, [(Labels::new(), value)]);
+        let gauge = Gauge::<u64, AtomicU64>::default();
+        gauge.set(value);
+        self.0.register(name, help, gauge);
     }
 }
 

@@ -1,1 +1,108 @@
+use super::*;
+use crate::capture::status::{CpuStatus, PortStatus};
+use crate::queue::{Limits, queue};
+use http_body_util::BodyExt as _;
 
+fn health() -> (Arc<Health>, crate::queue::Producer, Arc<DeliveryStats>) {
+    let (producer, _consumer) = queue(Limits { records: 10, bytes: 100 });
+    let delivery = Arc::new(DeliveryStats::default());
+    let health = Health::new("i-1".to_owned(), SystemTime::UNIX_EPOCH, producer.view(), Arc::clone(&delivery));
+    (Arc::new(health), producer, delivery)
+}
+
+async fn get(health: &Health, path: &str) -> (u16, String) {
+    let response = respond(&Method::GET, path, health);
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn health_says_what_is_wrong() {
+    let (health, _producer, delivery) = health();
+    let degraded = |text: &str| (503, format!("{{\"ok\":false,\"degraded\":[\"{text}\"]}}"));
+    assert_eq!(get(&health, "/health").await, degraded("capture: not started"));
+    health.publish_capture(CaptureStatus::default());
+    assert_eq!(get(&health, "/health").await, (200, "{\"ok\":true,\"degraded\":[]}".to_owned()));
+    delivery.failed(DeliveryState::Held, "HTTP 401".to_owned());
+    assert_eq!(get(&health, "/health").await, degraded("delivery: held: HTTP 401"));
+}
+
+#[tokio::test]
+async fn metrics_tell_every_loss_by_cause() {
+    let (health, producer, _delivery) = health();
+    for _ in 0..11 {
+        producer.push(Bytes::from_static(b"{}"));
+    }
+    let counters = [("ring_full".to_owned(), 3), ("faults".to_owned(), 4)].into();
+    let cpu = CpuStatus { cpu: 1, emitted: 10, read: 9, counters, ..CpuStatus::default() };
+    let ports = vec![PortStatus { port: 9000, listening: true }];
+    health.publish_capture(CaptureStatus { cpus: vec![cpu], ports, ..CaptureStatus::default() });
+    health.publish_rebuild([("exchanges_begun", 7)]);
+    let (status, text) = get(&health, "/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "s3auditd_up 1",
+        "s3auditd_samples_emitted_total{cpu=\"1\"} 10",
+        "s3auditd_samples_read_total{cpu=\"1\"} 9",
+        "s3auditd_samples_lost_total{cpu=\"1\",cause=\"ring_full\"} 3",
+        "s3auditd_kernel_events_total{cpu=\"1\",event=\"faults\"} 4",
+        "s3auditd_port_listening{port=\"9000\"} 1",
+        "s3auditd_rebuild{counter=\"exchanges_begun\"} 7",
+        "s3auditd_records_total 11",
+        "s3auditd_queue_records 10",
+        "s3auditd_records_dropped_total{cause=\"queue_full\"} 1",
+        "s3auditd_records_dropped_total{cause=\"poison\"} 0",
+        "s3auditd_delivery_state{state=\"ok\"} 1",
+        "s3auditd_delivery_last_success_timestamp_seconds 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let page = include_str!("../../../docs/operate.md");
+    for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|rest| rest.split(' ').next().unwrap())
+    {
+        assert!(
+            page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}_total`")),
+            "{name} in operate.md"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_gets_the_status_that_the_daemon_has() {
+    let (health, _producer, _delivery) = health();
+    health.publish_rebuild([("exchanges_begun", 7)]);
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let server = tokio::spawn(serve(listener, Arc::clone(&health), stopped));
+    let fetched = crate::status::fetch(address).await.unwrap();
+    assert_eq!(Status { now: fetched.now, ..health.status() }, fetched);
+    let taken = bind(address).await.unwrap_err().to_string();
+    assert_eq!(taken, format!("metrics-listen: cannot listen at {address}: Address already in use (os error 98)"));
+    stop.send(true).unwrap();
+    server.await.unwrap();
+    let gone = crate::status::fetch(address).await.unwrap_err().to_string();
+    assert!(gone.starts_with(&format!("no s3auditd answers at {address}: ")), "{gone}");
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_do_not_keep_others_out() {
+    let (health, _producer, _delivery) = health();
+    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_go_on, stopped) = watch::channel(false);
+    tokio::spawn(serve(listener, health, stopped));
+    let mut silent = Vec::new();
+    for _ in 1..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    assert!(crate::status::fetch(address).await.is_ok());
+}
+
+#[test]
+fn only_three_pages_and_two_methods() {
+    let (health, _producer, _delivery) = health();
+    assert_eq!(respond(&Method::POST, "/status", &health).status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(respond(&Method::GET, "/", &health).status(), StatusCode::NOT_FOUND);
+}

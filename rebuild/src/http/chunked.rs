@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn sizes_extensions_trailers() {
-        assert_eq!(decode(b"5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\nrest"), Some((b"hello".to_vec(), 28)));
+        assert_eq!(decode(b"5;a=\"b\"\r\nhello\r\n0\r\nX: y\r\n\r\nrest"), Some((b"hello".to_vec(), 27)));
         assert_eq!(decode(b"A\n0123456789\n0\n\n"), Some((b"0123456789".to_vec(), 16)));
         assert_eq!(decode(b"\r\n"), None);
         assert_eq!(decode(b"5\r\nhelloX"), None);

@@ -49,15 +49,15 @@ pub(crate) enum Appetite {
     Indifferent,
     /// Bytes must be seen to stay in step.
     Needs,
-    /// So many bytes are of no use, whatever they are.
-    Skips(u64),
+    /// So many bytes are of no use, whatever they are. `then_needs`: those right behind them must be seen.
+    Skips { bytes: u64, then_needs: bool },
 }
 
 /// How a connection came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closing {
-    /// The client closed or reset first. `orderly`: the gateway closed too, so it had sent all it meant to send.
-    Client { orderly: bool },
+    /// The client closed or reset first: at this time, if the gateway closed in its turn.
+    Client { peer_closed_ns: Option<u64> },
     /// The gateway closed first.
     Gateway,
     /// The agent stops.
@@ -100,6 +100,9 @@ pub(super) enum Origin {
     Turn,
     /// A final reply came although the client waits for `100 Continue`: it is the body after all.
     InsteadOfBody(Body),
+    /// What was sent while the client waited for `100 Continue` was not seen: it is the body. Should there be a head,
+    /// then nobody can tell whether the body only looks like one.
+    DoubtfulBody(Body),
 }
 
 #[derive(Debug)]
@@ -117,10 +120,8 @@ pub(super) enum ReplySide {
         probed_at: u64,
     },
     /// The end of a reply is not known. `holder`: that reply belongs to the first exchange whose reply is not done.
-    /// `received_at`: where the received stream stood.
     Lost {
         holder: bool,
-        received_at: u64,
     },
     Opaque,
 }
@@ -132,8 +133,6 @@ pub(super) enum ReplyOrigin {
     Next,
     /// After a loss, at the place where the next request's reply begins.
     Turn,
-    /// After a loss within an interim reply, the client having gone on.
-    SameExchange,
     /// Where a body whose end is doubtful may have ended.
     InsteadOfBody(Body),
 }
@@ -160,7 +159,7 @@ impl Conversation {
 
     /// A connection met in mid-stream.
     pub(crate) const fn in_mid_stream() -> Self {
-        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false, received_at: 0 }, true)
+        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false }, true)
     }
 
     const fn new(request: RequestSide, reply: ReplySide, unsynced: bool) -> Self {
@@ -205,10 +204,16 @@ impl Conversation {
                 end(open, Completion::Complete, cx);
                 continue;
             }
-            let ends_here = body_ends_with_connection
-                && target == Some(index)
-                && open.request_part == Part::Done
-                && matches!(closing, Closing::Gateway | Closing::Client { orderly: true });
+            // A client that closed before the reply began closed only its own half: it meant to read the reply.
+            let sent_whole = match closing {
+                Closing::Gateway => true,
+                Closing::Client { peer_closed_ns: Some(closed_ns) } => {
+                    open.first_byte_ns.is_some_and(|first_ns| closed_ns < first_ns)
+                }
+                Closing::Client { peer_closed_ns: None } | Closing::AgentStops | Closing::Evicted => false,
+            };
+            let ends_here =
+                body_ends_with_connection && target == Some(index) && open.request_part == Part::Done && sent_whole;
             // Refused before the body: the client had no reason to send it (RFC 9110, 10.1.1).
             let refused = open.reply_part == Part::Done
                 && open.expects_continue
@@ -240,7 +245,7 @@ impl Conversation {
     fn keep_unfinished(&mut self) {
         let target = self.target();
         match std::mem::replace(&mut self.request, RequestSide::Opaque) {
-            RequestSide::Head { reader, origin: Origin::InsteadOfBody(_) } => {
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(_) | Origin::DoubtfulBody(_) } => {
                 if let Some(open) = self.open.back_mut() {
                     open.request_body_bytes += reader.len() as u64;
                 }
@@ -280,13 +285,13 @@ impl Conversation {
                         && self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
                     of_body(body, !may_be_left_out)
                 }
-                RequestSide::Opaque => Appetite::Skips(u64::MAX),
+                RequestSide::Opaque => Appetite::Skips { bytes: u64::MAX, then_needs: false },
             },
             Direction::Sent => match &self.reply {
                 ReplySide::Idle | ReplySide::Lost { .. } => Appetite::Indifferent,
                 ReplySide::Head { .. } => Appetite::Needs,
                 ReplySide::Body { body, sure, .. } => of_body(body, *sure || body.taken() > 0),
-                ReplySide::Opaque => Appetite::Skips(u64::MAX),
+                ReplySide::Opaque => Appetite::Skips { bytes: u64::MAX, then_needs: false },
             },
         }
     }
@@ -294,7 +299,9 @@ impl Conversation {
     /// An estimate of the memory it holds besides itself.
     pub(crate) fn cost(&self) -> usize {
         let request = match &self.request {
-            RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) } => reader.capacity() + body.capacity(),
+            RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) } => {
+                reader.capacity() + body.capacity()
+            }
             RequestSide::Head { reader, .. } => reader.capacity(),
             RequestSide::Body { body, .. } => body.capacity(),
             RequestSide::Lost { .. } | RequestSide::Unsynced | RequestSide::Opaque => 0,
@@ -378,7 +385,7 @@ fn of_body(body: &Body, certain: bool) -> Appetite {
     if !certain || (body.ends_with_connection() && body.taken() < UNTIL_CLOSE_GRACE_BYTES) {
         Appetite::Indifferent
     } else if unneeded >= worth {
-        Appetite::Skips(unneeded)
+        Appetite::Skips { bytes: unneeded, then_needs: !body.ends_with_connection() }
     } else if body.needs_bytes() {
         Appetite::Needs
     } else {

@@ -143,9 +143,11 @@ mod tests {
         ResponseHead { status, version: Version::Http11, headers }
     }
 
+    type Case = (u16, &'static [(&'static str, &'static str)], &'static [u8], Framing);
+
     #[test]
     fn replies() {
-        let cases: [(u16, &[(&str, &str)], &[u8], Framing); 9] = [
+        let cases: [Case; 9] = [
             (200, &[("Content-Length", "5")], b"GET", Framing::Length(5)),
             (200, &[("Content-Length", "5")], b"HEAD", Framing::None),
             (304, &[("Content-Length", "5")], b"GET", Framing::None),

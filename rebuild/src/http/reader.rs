@@ -27,6 +27,8 @@ pub(crate) struct HeadReader {
     decided: bool,
     line_start: usize,
     lines: usize,
+    /// Looked for where it need not be: only what is certainly a request line counts.
+    strict: bool,
     /// Empty lines before a request are no part of it (RFC 9112, 2.2).
     skip_empty_lines: bool,
     bare_lf: bool,
@@ -37,20 +39,26 @@ pub(crate) struct HeadReader {
 
 impl HeadReader {
     pub(crate) const fn request() -> Self {
-        Self::new(Probe::REQUEST, true)
+        Self::new(Probe::REQUEST, true, false)
+    }
+
+    /// For a place where a request may begin, or not: its method must be a usual one and its target well-formed.
+    pub(crate) const fn certain_request() -> Self {
+        Self::new(Probe::REQUEST, false, true)
     }
 
     pub(crate) const fn reply() -> Self {
-        Self::new(Probe::REPLY, false)
+        Self::new(Probe::REPLY, false, false)
     }
 
-    const fn new(probe: Probe, skip_empty_lines: bool) -> Self {
+    const fn new(probe: Probe, skip_empty_lines: bool, strict: bool) -> Self {
         Self {
             bytes: Vec::new(),
             probe,
             decided: false,
             line_start: 0,
             lines: 0,
+            strict,
             skip_empty_lines,
             bare_lf: false,
             first_ns: 0,
@@ -103,6 +111,10 @@ impl HeadReader {
                         if self.bytes.len() >= max {
                             return (used, Event::TooLong);
                         }
+                        let method_is_whole = self.bytes.len() == LONGEST_METHOD + 1 || verdict == Verdict::Yes;
+                        if self.strict && method_is_whole && !is_certain(&self.bytes, verdict == Verdict::Yes) {
+                            return (used, Event::Rejected);
+                        }
                         self.bytes.push(*byte);
                         used += 1;
                         if verdict == Verdict::Yes {
@@ -142,6 +154,16 @@ impl HeadReader {
         self.lines += 1;
         empty
     }
+}
+
+/// The methods of RFC 9110 and PATCH; S3 knows no others.
+const METHODS: [&[u8]; 9] = [b"GET", b"PUT", b"HEAD", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];
+const LONGEST_METHOD: usize = 7;
+
+/// Whether a line begins with a usual method and, when it is whole, has three words.
+fn is_certain(line: &[u8], whole: bool) -> bool {
+    let mut words = line.split(|byte| *byte == b' ');
+    words.next().is_some_and(|method| METHODS.contains(&method)) && (!whole || words.count() == 2)
 }
 
 #[cfg(test)]

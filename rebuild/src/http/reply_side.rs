@@ -65,20 +65,16 @@ impl Conversation {
                 }
                 _ => self.send_body(body, sure, bytes, span, cx),
             },
-            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder) {
-                Some(from) if from <= span.at => {
+            ReplySide::Lost { holder } => match self.next_reply_from(holder, span.at) {
+                Some(from) if from == span.at => {
                     self.end_lost(holder, span);
                     self.reply = head(ReplyOrigin::Turn);
-                    0
-                }
-                None if holder && span.other > received_at && self.may_have_lost_interim_only() => {
-                    self.reply = head(ReplyOrigin::SameExchange);
                     0
                 }
                 from => {
                     let used = from.map_or(count, |from| count.min(from - span.at));
                     self.send_lost(used, holder, span, cx);
-                    self.reply = ReplySide::Lost { holder, received_at };
+                    self.reply = ReplySide::Lost { holder };
                     usize::try_from(used).unwrap_or(bytes.len())
                 }
             },
@@ -156,7 +152,7 @@ impl Conversation {
     /// A reply begins: for the exchange that waits, or for one whose request was not seen.
     fn accept_reply(&mut self, reader: HeadReader, origin: ReplyOrigin, span: &Span<'_>, cx: &mut Context<'_>) {
         match origin {
-            ReplyOrigin::Next | ReplyOrigin::SameExchange => {}
+            ReplyOrigin::Next => {}
             ReplyOrigin::Turn => cx.counters.resyncs += 1,
             ReplyOrigin::InsteadOfBody(body) => {
                 if let Some(open) = self.replying() {
@@ -176,7 +172,7 @@ impl Conversation {
                 _ => self.begin_unseen(span.time_ns, cx),
             };
             if !begun {
-                self.reply = ReplySide::Lost { holder: false, received_at: span.other };
+                self.reply = ReplySide::Lost { holder: false };
                 return;
             }
         }
@@ -212,7 +208,8 @@ impl Conversation {
         }
         open.first_byte_ns = Some(reader.first_ns);
         open.replied_at = span.other;
-        if open.request_part != Part::Done {
+        // While the end of the request is not known, neither is this.
+        if open.request_part != Part::Done && !matches!(self.request, RequestSide::Lost { .. }) {
             open.note(Oddity::EarlyReply);
         }
         let connect = open.request.as_ref().is_some_and(|request| request.method == b"CONNECT");
@@ -221,7 +218,7 @@ impl Conversation {
             self.upgrade(index, span.time_ns, cx);
             return;
         }
-        let (next, framing_lost) = begin_body(open, &response, cx.limits.max_body_start_bytes, end, span);
+        let (next, framing_lost) = begin_body(open, &response, cx.limits.max_body_start_bytes, end);
         open.response = Some(response);
         cx.counters.response_framing_lost += u64::from(framing_lost);
         self.reply = next;
@@ -237,7 +234,7 @@ impl Conversation {
             open.response_head_bytes += head_bytes;
             open.touch(span.time_ns);
         }
-        self.reply = ReplySide::Lost { holder, received_at: span.other };
+        self.reply = ReplySide::Lost { holder };
     }
 
     /// What was taken for a reply's head is none.
@@ -259,10 +256,6 @@ impl Conversation {
                 cx.counters.lose(LossCause::ResponseHeadUnseen);
                 self.lose_reply_head(buffered, span);
             }
-            ReplyOrigin::SameExchange => {
-                self.send_lost(buffered, true, span, cx);
-                self.reply = ReplySide::Lost { holder: true, received_at: span.other };
-            }
             ReplyOrigin::InsteadOfBody(body) => {
                 let at = (span.at + used as u64).saturating_sub(buffered);
                 self.reply = ReplySide::Body { body, sure: true, probed_at: at };
@@ -279,12 +272,11 @@ impl Conversation {
             open.touch(span.time_ns);
         }
         let end = span.at + used as u64;
-        self.after_reply_body(body, sure, progress, None, end, span, cx);
+        self.after_reply_body(body, sure, progress, None, end, cx);
         used
     }
 
     /// `unseen`: what it means when the framing broke.
-    #[expect(clippy::too_many_arguments, reason = "the state that it takes apart and puts together again")]
     fn after_reply_body(
         &mut self,
         body: Body,
@@ -292,7 +284,6 @@ impl Conversation {
         progress: Progress,
         unseen: Option<UnseenPart>,
         end: u64,
-        span: &Span<'_>,
         cx: &mut Context<'_>,
     ) {
         if progress == Progress::More {
@@ -314,7 +305,7 @@ impl Conversation {
             ReplySide::Idle
         } else {
             cx.counters.lose(LossCause::ResponseFraming);
-            ReplySide::Lost { holder: true, received_at: span.other }
+            ReplySide::Lost { holder: true }
         };
     }
 
@@ -329,7 +320,7 @@ impl Conversation {
                         open.response_body_bytes += buffered + count;
                     }
                     let unseen = Some(UnseenPart::ResponseBody);
-                    self.after_reply_body(body, false, Progress::Broken, unseen, span.at, span, cx);
+                    self.after_reply_body(body, false, Progress::Broken, unseen, span.at, cx);
                 } else {
                     cx.counters.lose(LossCause::ResponseHeadUnseen);
                     self.lose_reply_head(buffered + count, span);
@@ -348,11 +339,11 @@ impl Conversation {
                     open.touch(span.time_ns);
                 }
                 let unseen = Some(UnseenPart::ResponseBody);
-                self.after_reply_body(body, sure, progress, unseen, span.at + used, span, cx);
+                self.after_reply_body(body, sure, progress, unseen, span.at + used, cx);
                 used
             }
-            ReplySide::Lost { holder, received_at } => match self.next_reply_from(holder) {
-                Some(from) if from <= span.at => {
+            ReplySide::Lost { holder } => match self.next_reply_from(holder, span.at) {
+                Some(from) if from == span.at => {
                     self.end_lost(holder, span);
                     cx.counters.lose(LossCause::ResponseHeadUnseen);
                     self.lose_reply_head(count, span);
@@ -361,7 +352,7 @@ impl Conversation {
                 from => {
                     let used = from.map_or(count, |from| count.min(from - span.at));
                     self.send_lost(used, holder, span, cx);
-                    self.reply = ReplySide::Lost { holder, received_at };
+                    self.reply = ReplySide::Lost { holder };
                     used
                 }
             },
@@ -381,7 +372,7 @@ impl Conversation {
         };
         if due_from > span.at {
             let used = count.min(due_from - span.at);
-            cx.counters.surplus_bytes += used;
+            self.surplus(used, span, cx);
             return used;
         }
         cx.counters.lose(LossCause::ResponseHeadUnseen);
@@ -415,10 +406,12 @@ impl Conversation {
         }
     }
 
-    /// Where the reply behind a lost one begins; None: no request was seen that it could answer.
-    fn next_reply_from(&self, holder: bool) -> Option<u64> {
+    /// Where, from here on, the reply behind a lost one begins: the first byte sent after its request was received.
+    /// None: no such request was seen yet. A request that had been received before the loss (pipelining) is none: its
+    /// reply may lie in the lost part, or not, and a guess could give it somebody else's.
+    fn next_reply_from(&self, holder: bool, at: u64) -> Option<u64> {
         let next = self.open.get(self.target()? + usize::from(holder))?;
-        next.request.as_ref().and(next.reply_from)
+        next.request.as_ref().and(next.reply_from).filter(|from| *from >= at)
     }
 
     /// Where the body of the running reply may have ended without saying so: a HEAD that was not seen has none, and a
@@ -437,19 +430,13 @@ impl Conversation {
         (untouched && unread).then_some(span.at)
     }
 
-    /// Whether what was lost may have been `100 Continue` alone, so that the final reply is still to come.
-    fn may_have_lost_interim_only(&self) -> bool {
-        let target = self.target().and_then(|index| self.open.get(index));
-        target.is_some_and(|open| open.expects_continue && open.response.is_none())
-    }
-
     fn replying(&mut self) -> Option<&mut Open> {
         self.open.iter_mut().find(|open| open.reply_part != Part::Done)
     }
 }
 
 /// The state behind a final reply's head that ended at `end`, and whether its framing makes no sense.
-fn begin_body(open: &mut Open, response: &ResponseHead, limit: usize, end: u64, span: &Span<'_>) -> (ReplySide, bool) {
+fn begin_body(open: &mut Open, response: &ResponseHead, limit: usize, end: u64) -> (ReplySide, bool) {
     let method = open.request.as_ref().map(|request| request.method.as_slice());
     let sure = method.is_some();
     let (framing, oddity) = framing::of_reply(response, method);
@@ -464,7 +451,7 @@ fn begin_body(open: &mut Open, response: &ResponseHead, limit: usize, end: u64, 
             open.response_body.whole = true;
             return (ReplySide::Idle, false);
         }
-        Framing::Unknown => return (ReplySide::Lost { holder: true, received_at: span.other }, true),
+        Framing::Unknown => return (ReplySide::Lost { holder: true }, true),
         Framing::Length(bytes) => Body::length(bytes, keep),
         Framing::Chunked => Body::chunked(keep),
         Framing::UntilClose => Body::until_close(keep),

@@ -34,6 +34,10 @@ impl Conversation {
                 self.request = head(Origin::InsteadOfBody(body));
                 0
             }
+            RequestSide::Body { body, committed: false } if self.may_have_been_refused(&body) => {
+                self.request = head(Origin::DoubtfulBody(body));
+                0
+            }
             RequestSide::Body { body, .. } => self.receive_body(body, bytes, span, cx),
             RequestSide::Lost { sent_at } if self.turned(sent_at, span) => {
                 self.request = head(Origin::Turn);
@@ -69,6 +73,12 @@ impl Conversation {
         cx: &mut Context<'_>,
     ) -> usize {
         let was_empty = reader.is_empty();
+        if matches!(origin, Origin::MidStream) && !was_empty && span.other > reader.first_other {
+            // The gateway spoke in the middle of what might have been a first line: so it was none.
+            cx.counters.unsynced_bytes += reader.len() as u64;
+            self.request = head(origin);
+            return 0;
+        }
         let (used, event) = reader.push(bytes, cx.limits.max_head_bytes);
         if was_empty {
             reader.first_ns = span.time_ns;
@@ -80,7 +90,12 @@ impl Conversation {
                 used
             }
             Event::FirstLine => {
-                self.accept_head(reader, &origin, span, cx);
+                if let Origin::DoubtfulBody(body) = origin {
+                    self.after_body(body, Progress::Broken, Some(UnseenPart::RequestBody), span, cx);
+                    self.place_unknown(reader.len() as u64, span, cx);
+                } else {
+                    self.accept_head(reader, &origin, span, cx);
+                }
                 used
             }
             Event::End => {
@@ -120,7 +135,7 @@ impl Conversation {
                     open.request_part = Part::Done;
                 }
             }
-            Origin::InsteadOfBody(_) => {
+            Origin::InsteadOfBody(_) | Origin::DoubtfulBody(_) => {
                 if let Some(open) = self.running_request() {
                     open.request_part = Part::Done;
                 }
@@ -179,13 +194,12 @@ impl Conversation {
 
     /// A head that had begun cannot be read on.
     fn lose_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
-        if self.running_request().is_some() || self.begin(reader.first_ns, cx) {
-            if let Some(open) = self.open.back_mut() {
-                open.request_head_bytes += reader.len() as u64;
-                open.request_part = Part::Done;
-                open.miss(UnseenPart::RequestHead);
-                open.touch(span.time_ns);
-            }
+        let begun = self.running_request().is_some() || self.begin(reader.first_ns, cx);
+        if let Some(open) = self.open.back_mut().filter(|_| begun) {
+            open.request_head_bytes += reader.len() as u64;
+            open.request_part = Part::Done;
+            open.miss(UnseenPart::RequestHead);
+            open.touch(span.time_ns);
         }
         self.request = RequestSide::Lost { sent_at: span.other };
     }
@@ -227,7 +241,7 @@ impl Conversation {
                 self.request = RequestSide::Lost { sent_at: span.other };
                 0
             }
-            Origin::InsteadOfBody(body) => {
+            Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) => {
                 // The bytes were held back; the body takes them now, and whatever is left goes the usual way.
                 self.request = RequestSide::Body { body, committed: true };
                 self.received(Span { data: Data::Seen(reader.bytes()), ..*span }, cx);
@@ -285,7 +299,9 @@ impl Conversation {
                 count
             }
             RequestSide::Body { mut body, committed } => {
-                let doubtful = !committed && self.may_be_next_head(&body, span);
+                // The client was waiting for `100 Continue`: did it get it, or a refusal, and is this the next head?
+                let waited = self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
+                let doubtful = !committed && waited && body.taken() == 0;
                 let (used, progress) = if doubtful { (count, Progress::Broken) } else { body.pass(count) };
                 if let Some(open) = self.open.back_mut() {
                     open.request_body_bytes += used;
@@ -349,7 +365,7 @@ impl Conversation {
                 self.place_unknown(buffered + count, span, cx);
                 self.request = lost;
             }
-            Origin::InsteadOfBody(body) => {
+            Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) => {
                 if let Some(open) = self.open.back_mut() {
                     open.request_body_bytes += buffered + count;
                 }
@@ -392,6 +408,15 @@ impl Conversation {
             })
     }
 
+    /// Like [`Self::may_be_next_head`], but what the gateway said in between was not seen.
+    fn may_have_been_refused(&self, body: &Body) -> bool {
+        body.taken() == 0
+            && matches!(self.reply, ReplySide::Lost { holder: true, .. })
+            && self.open.back().is_some_and(|open| {
+                open.expects_continue && !open.continued && open.reply_part == Part::Running && open.response.is_none()
+            })
+    }
+
     /// Whether the gateway has spoken since the last byte was received, and may have ended what it had to say: then the
     /// client's next bytes begin a request, unless it pipelines.
     fn turned(&self, sent_at: u64, span: &Span<'_>) -> bool {
@@ -406,5 +431,11 @@ impl Conversation {
 }
 
 const fn head(origin: Origin) -> RequestSide {
-    RequestSide::Head { reader: HeadReader::request(), origin }
+    let reader = match origin {
+        Origin::First | Origin::Next => HeadReader::request(),
+        Origin::MidStream | Origin::Turn | Origin::InsteadOfBody(_) | Origin::DoubtfulBody(_) => {
+            HeadReader::certain_request()
+        }
+    };
+    RequestSide::Head { reader, origin }
 }

@@ -136,8 +136,8 @@ pub(super) struct Own {
     pub(super) content_range: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) object_size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) delete_keys: Option<Vec<DeleteKey>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) delete_keys: Vec<DeleteKey>,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) delete_keys_cut: bool,
 

@@ -7,6 +7,7 @@ use super::headers::{self, TextMap};
 use super::{Clock, Number, Record, RecordSettings, facts, status};
 use crate::exchange::Exchange;
 use crate::http::head::{Headers, ResponseHead, Version};
+use crate::s3::aws_chunked;
 use crate::s3::caller::{Caller, Expiry};
 use crate::s3::multi_delete::{Limits, MultiDelete};
 use crate::s3::operation::{Ambiguity, Class, Dialect};
@@ -50,7 +51,11 @@ impl Making<'_> {
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(&exchange.request_body, &exchange.response_body, limits)
+            MultiDelete::read(
+                &aws_chunked::content(request_headers, &exchange.request_body),
+                &exchange.response_body,
+                limits,
+            )
         });
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full));
 
@@ -143,7 +148,7 @@ impl Making<'_> {
                 Some(key) if asked.address.key.is_empty() => redaction.path(key),
                 _ => redaction.path(asked.address.key.as_bytes()),
             };
-            let bucket = asked.address.bucket.clone();
+            let bucket = redaction.path(asked.address.bucket.as_bytes());
             api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket));
             api.object = (!object.is_empty()).then(|| self.cut("api.object", object));
         }
@@ -154,7 +159,7 @@ impl Making<'_> {
         }
         own.ambiguous = ambiguities.into_iter().map(Ambiguity::name).collect();
         own.read_only = Some(asked.operation.is_read_only(&request.method));
-        own.method = Some(self.cut("method", String::from_utf8_lossy(&request.method).into_owned()));
+        own.method = Some(self.cut("method", redaction.text(&request.method)));
         own.host = asked.address.host.as_ref().map(|host| self.cut("host", redaction.text(host.as_bytes())));
         own.raw_path = Some(self.cut("rawPath", redaction.path(asked.target.path)));
         own.http_version = Some(match request.version {
@@ -214,17 +219,12 @@ impl Making<'_> {
     fn put_deletes(&mut self, own: &mut Own, deletes: MultiDelete) {
         let redaction = &self.settings.redaction;
         own.delete_keys_cut = deletes.cut;
-        own.delete_keys = Some(
-            deletes
-                .keys
-                .into_iter()
-                .map(|entry| DeleteKey {
-                    key: redaction.path(entry.key.as_bytes()),
-                    version_id: entry.version_id,
-                    error: entry.error,
-                })
-                .collect(),
-        );
+        let keys = deletes.keys.into_iter().map(|entry| DeleteKey {
+            key: redaction.path(entry.key.as_bytes()),
+            version_id: entry.version_id.map(|id| redaction.text(id.as_bytes())),
+            error: entry.error,
+        });
+        own.delete_keys = keys.collect();
     }
 
     fn map(&mut self, name: &'static str, map: TextMap) -> BTreeMap<String, String> {

@@ -52,14 +52,15 @@ impl Address {
         if let Some(name) = host.as_deref().filter(|name| !is_ip_literal(name)) {
             match match_domains(name, domains, case) {
                 DomainMatch::Bucket(bucket) => {
-                    let key = decode(target.path.strip_prefix(b"/").unwrap_or(target.path));
+                    let key = decode(target.path.strip_prefix(b"/").unwrap_or_default());
                     return Self { style: Style::VirtualHost, bucket, key, host, unknown_host };
                 }
                 DomainMatch::Itself => {}
                 DomainMatch::None => unknown_host = !domains.is_empty(),
             }
         }
-        let path = target.path.strip_prefix(b"/").unwrap_or(target.path);
+        // `*` and the authority form point at no bucket.
+        let path = target.path.strip_prefix(b"/").unwrap_or_default();
         let (bucket, key) = super::query::split_at_byte(path, b'/').unwrap_or((path, b""));
         // "//" is the service root of a careless client; "//key" has no bucket, so it has no key either.
         let (bucket, key) = if bucket.is_empty() { (&b""[..], &b""[..]) } else { (bucket, key) };
@@ -138,6 +139,13 @@ mod tests {
         assert!(!address("/b/k", "evil.example", &[]).unknown_host);
         assert!(!address("/b/k", "[::1]:9000", &["s3.example"]).unknown_host);
         assert!(!address("/b/k", "nots3.example", &[]).unknown_host);
+    }
+
+    #[test]
+    fn what_is_no_path_points_nowhere() {
+        assert_eq!(address("*", "h", &[]).bucket, "");
+        assert_eq!(address("gw:443", "h", &[]).bucket, "");
+        assert_eq!(address("*", "b.s3.example", &["s3.example"]).key, "");
     }
 
     #[test]

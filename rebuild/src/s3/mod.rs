@@ -1,6 +1,7 @@
 //! What an HTTP exchange meant as an S3 operation: where it pointed, what it asked, who asked, how it ended.
 
 pub mod address;
+pub mod aws_chunked;
 pub mod caller;
 pub mod multi_delete;
 pub mod operation;

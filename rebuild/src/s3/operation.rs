@@ -51,7 +51,7 @@ impl fmt::Display for Dialect {
 /// What kind of request it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// An S3 operation.
+    /// An S3 operation, or a request meant for S3 that no router knows (no [`Operation::aws`] then).
     S3,
     /// A call of the security token service.
     Sts,
@@ -71,7 +71,34 @@ pub enum Class {
     Unknown,
 }
 
+/// A word that is no [`Class`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown class of requests {0:?}")]
+pub struct UnknownClass(pub String);
+
+impl FromStr for Class {
+    type Err = UnknownClass;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::ALL.into_iter().find(|class| class.name() == text);
+        named.ok_or_else(|| UnknownClass(text.to_owned()))
+    }
+}
+
 impl Class {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::S3,
+        Self::Sts,
+        Self::Health,
+        Self::Metrics,
+        Self::Admin,
+        Self::Console,
+        Self::Internode,
+        Self::Preflight,
+        Self::Unknown,
+    ];
+
     /// The word for it in a record and in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -102,7 +129,8 @@ pub enum Ambiguity {
     CopySourceInQuery,
     /// An STS form on a path that is not `/`: MinIO's router takes it for STS, others may not.
     StsOnPath,
-    /// A path below a reserved prefix that is no known route: a page of MinIO, or a bucket of that name elsewhere.
+    /// A path below a reserved prefix that is no known route, or a signed request where the gateway expects none: a
+    /// page of MinIO, or a bucket of that name elsewhere.
     ReservedPrefix,
     /// Several ways of authentication at once; the header's was taken.
     SeveralCredentials,
@@ -165,11 +193,13 @@ impl Operation {
         if request.method == b"OPTIONS" {
             return Self { class: Class::Preflight, aws: Some("PreflightRequest"), routed: None, ambiguities };
         }
-        if let Some((class, known)) = reserved(target.path, reading.reserved_prefixes) {
-            if !known {
-                ambiguities.push(Ambiguity::ReservedPrefix);
+        match reserved(target.path, reading.reserved_prefixes) {
+            // Administration is signed as S3 requests are; nothing else there is.
+            Reserved::For(class) if class == Class::Admin || !is_signed(&request.headers, query) => {
+                return Self { class, aws: None, routed: None, ambiguities };
             }
-            return Self { class, aws: None, routed: None, ambiguities };
+            Reserved::For(_) | Reserved::ForNothingKnown => ambiguities.push(Ambiguity::ReservedPrefix),
+            Reserved::No => {}
         }
         if sts::is_sts(request, target, query) {
             if !matches!(target.path, b"/" | b"") {
@@ -199,7 +229,9 @@ impl Operation {
             }
         };
         ambiguities.sort_unstable();
-        let class = if aws.is_none() && routed.is_none() { Class::Unknown } else { Class::S3 };
+        // What is signed, or points at a bucket, was meant for S3, whether a router knows it or not.
+        let meant = !address.bucket.is_empty() || is_signed(&request.headers, query);
+        let class = if aws.is_some() || routed.is_some() || meant { Class::S3 } else { Class::Unknown };
         Self { class, aws, routed, ambiguities }
     }
 
@@ -210,31 +242,55 @@ impl Operation {
     }
 }
 
-/// The paths that MinIO and WEKA keep for themselves; whether the path is a known route of theirs.
-fn reserved(path: &[u8], prefixes: &[String]) -> Option<(Class, bool)> {
-    const ROUTES: [(&str, Class); 15] = [
-        ("health/", Class::Health),
+/// What the gateway keeps a path for.
+enum Reserved {
+    For(Class),
+    ForNothingKnown,
+    No,
+}
+
+/// The paths that MinIO and WEKA keep for themselves. They are narrow on purpose: these classes can be switched off, and
+/// elsewhere such a path may be an object in a bucket of that name. The old console's own ways to objects (`upload/`,
+/// `download/`, `zip`, `webrpc`) are left out, so that they are recorded.
+fn reserved(path: &[u8], prefixes: &[String]) -> Reserved {
+    const EXACT: [(&str, Class); 11] = [
+        ("", Class::Console),
+        ("login", Class::Console),
+        ("health/live", Class::Health),
+        ("health/ready", Class::Health),
+        ("health/cluster", Class::Health),
+        ("health/cluster/read", Class::Health),
+        ("prometheus/metrics", Class::Metrics),
+        ("v2/metrics/cluster", Class::Metrics),
+        ("v2/metrics/bucket", Class::Metrics),
+        ("v2/metrics/node", Class::Metrics),
+        ("v2/metrics/resource", Class::Metrics),
+    ];
+    const BELOW: [(&str, Class); 8] = [
+        ("metrics/v3", Class::Metrics),
         ("admin/", Class::Admin),
         ("kms/", Class::Admin),
-        ("prometheus/metrics", Class::Metrics),
-        ("v2/metrics/", Class::Metrics),
-        ("metrics/", Class::Metrics),
         ("storage/", Class::Internode),
         ("peer/", Class::Internode),
         ("lock/", Class::Internode),
         ("grid/", Class::Internode),
         ("bootstrap/", Class::Internode),
-        ("login", Class::Console),
-        ("webrpc", Class::Console),
-        ("upload/", Class::Console),
-        ("download/", Class::Console),
     ];
-    let rest = prefixes.iter().find_map(|prefix| {
-        let below = path.strip_prefix(prefix.as_bytes());
-        below.or_else(|| (prefix.strip_suffix('/')?.as_bytes() == path).then_some(&b""[..]))
-    })?;
-    let known = ROUTES.iter().find(|(route, _)| rest.starts_with(route.as_bytes()));
-    Some(known.map_or((Class::Console, false), |(_, class)| (*class, true)))
+    let below = prefixes.iter().find_map(|prefix| {
+        let rest = path.strip_prefix(prefix.as_bytes());
+        rest.or_else(|| (prefix.strip_suffix('/')?.as_bytes() == path).then_some(&b""[..]))
+    });
+    let Some(rest) = below else { return Reserved::No };
+    let exact = EXACT.iter().find(|(route, _)| rest == route.as_bytes());
+    let known = exact.or_else(|| BELOW.iter().find(|(route, _)| rest.starts_with(route.as_bytes())));
+    known.map_or(Reserved::ForNothingKnown, |(_, class)| Reserved::For(*class))
+}
+
+/// Whether a request is signed as S3 requests are. Probes, scrapes, pages and nodes never are: with such a proof, a
+/// path below a reserved prefix is an object of a bucket of that name, and must not pass for a probe.
+fn is_signed(headers: &Headers, query: &Query) -> bool {
+    headers.all("authorization").any(|value| value.starts_with(b"AWS"))
+        || ["X-Amz-Credential", "AWSAccessKeyId"].into_iter().any(|name| query.first_ignoring_case(name).is_some())
 }
 
 /// What an address points at, as routers see it.
@@ -355,5 +411,21 @@ fn api(naming: Option<Naming>) -> Option<&'static str> {
     match naming {
         Some(Naming::Api(name)) => Some(name),
         Some(Naming::Refused(_)) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_values_agree() {
+        for class in Class::ALL {
+            assert_eq!(class.name().parse(), Ok(class));
+        }
+        for dialect in [Dialect::Weka, Dialect::Minio, Dialect::Aws] {
+            assert_eq!(dialect.to_string().parse(), Ok(dialect));
+        }
+        assert_eq!("S4".parse::<Class>(), Err(UnknownClass("S4".to_owned())));
     }
 }

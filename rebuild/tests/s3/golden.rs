@@ -185,8 +185,14 @@ fn classes_that_are_not_s3() {
     assert_eq!(class("GET", "/minio/admin/v3/info"), "admin Admin");
     assert_eq!(class("POST", "/minio/storage/v40/readall"), "internode Internode");
     assert_eq!(class("GET", "/minio/"), "console Console");
+    assert_eq!(class("GET", "/minio/health/secret.txt"), "s3 GetObject");
+    assert_eq!(class("GET", "/minio/health/live?AWSAccessKeyId=a&Signature=b"), "s3 GetObject");
+    assert_eq!(class("OPTIONS", "*"), "preflight PreflightRequest");
     assert_eq!(class("OPTIONS", "/b/k"), "preflight PreflightRequest");
     assert_eq!(class("POST", "/?Action=AssumeRoleWithWebIdentity&WebIdentityToken=x"), "sts AssumeRoleWithWebIdentity");
-    assert_eq!(class("PATCH", "/b/k"), "unknown Unknown");
+    assert_eq!(class("PATCH", "/b/k"), "s3 Unknown");
+    assert_eq!(class("PUT", "/?AWSAccessKeyId=a"), "s3 Unknown");
+    assert_eq!(class("PUT", "/"), "unknown Unknown");
+    assert_eq!(class("CONNECT", "gw:443"), "unknown Unknown");
     assert_eq!(class("GET", "/miniox/k"), "s3 GetObject");
 }

@@ -109,7 +109,7 @@ fn nothing_planted_is_in_the_record() {
     // As a name of its own: `X-Amz-Signature%3DSECRET`.
     query.push(format!("X-Amz-Signature%3D{}", planter.secret()));
     query.push(format!("next=https%3A%2F%2Fgw%2Fk%3FX-Amz-Signature%3D{}", planter.secret()));
-    let path = format!("/bucket/key%3FX-Amz-Signature%3D{}", planter.secret());
+    let path = format!("/bucket%3FX-Amz-Signature%3D{}/key%3FX-Amz-Signature%3D{}", planter.secret(), planter.secret());
     let target = format!("http://user:{}@gw{path}?{}", planter.secret(), query.join("&"));
     let mut fields: Vec<(String, String)> = HEADERS.iter().map(|name| ((*name).to_owned(), planter.secret())).collect();
     for scheme in ["AWS4-HMAC-SHA256 Credential=", "AWS ", "Basic ", "Bearer ", "Negotiate "] {
@@ -148,6 +148,9 @@ fn nothing_planted_is_in_the_record() {
         exchange.response_body = exchanges::body(&error);
         assert_clean(strict(), &exchange);
     }
+    let method = format!("GET?Signature={}", planter.secret());
+    let odd = exchanges::request(&method, "/b?delete", []);
+    assert_clean(strict(), &exchanges::exchange(odd, exchanges::response(200, [])));
     assert!(planter.planted > 150);
 }
 

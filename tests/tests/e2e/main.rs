@@ -3,6 +3,7 @@
 //! Run through `cargo xtask test [FILTER]`, which fetches the gateways and clients and says where they are. A scenario
 //! whose needs are not met is ignored with the reason printed; with `CI=true` or `S3AUDITD_NO_SKIP=1` it fails instead.
 
+mod capture;
 mod clients;
 mod delivery;
 mod load;
@@ -36,6 +37,7 @@ impl Scenario {
 }
 
 fn main() -> ExitCode {
+    capture::serve_if_asked();
     raise_descriptor_limit();
     let mut arguments = Arguments::from_args();
     // Each scenario wants the machine to itself: it counts what the kernel did.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let no_skip = |name, value| std::env::var(name).is_ok_and(|set| set == value);
     let no_skip = no_skip("CI", "true") || no_skip("S3AUDITD_NO_SKIP", "1");
     let parts = [
+        capture::scenarios(),
         start::scenarios(),
         clients::scenarios(),
         wire::scenarios(),

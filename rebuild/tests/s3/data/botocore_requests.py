@@ -54,7 +54,9 @@ def value(shape, name=None):
         return b"body"
     if kind == "timestamp":
         return 0
-    return shape.enum[0] if getattr(shape, "enum", None) else "value"
+    if getattr(shape, "enum", None):
+        return shape.enum[0]
+    return "value" + "x" * (shape.metadata.get("min", 0) - len("value"))
 
 
 class Caught(Exception):

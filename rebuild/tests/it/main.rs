@@ -1,0 +1,12 @@
+//! The HTTP half from its outside: samples in, exchanges and windows out.
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod kernel;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod windows;

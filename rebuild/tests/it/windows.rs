@@ -1,0 +1,156 @@
+//! Large bodies against a model of the kernel side: they do not cross the ring, and no head is lost for it.
+
+use crate::kernel::Kernel;
+use crate::support::render;
+use s3auditd_common::sample::Direction::{Received, Sent};
+use s3auditd_rebuild::exchange::Completion;
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+const NEXT: &[u8] = b"GET /b/next HTTP/1.1\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Every exchange complete, with these body lengths.
+fn assert_bodies(kernel: &Kernel, bodies: &[(u64, u64)]) {
+    let text = render(&kernel.exchanges);
+    let found: Vec<_> = kernel.exchanges.iter().map(|one| (one.request_body_bytes, one.response_body_bytes)).collect();
+    assert_eq!(found, bodies, "{text}");
+    for one in &kernel.exchanges {
+        assert_eq!(one.completion, Completion::Complete, "{text}");
+        assert!(one.request.is_some() && one.response.is_some() && one.oddities.is_empty(), "{text}");
+    }
+    assert_eq!(kernel.pipeline.counters().lost_bytes, 0);
+}
+
+#[test]
+fn five_gib_up_and_down_with_the_next_head_right_behind() {
+    for (delay, call) in [(0, MIB), (1, MIB), (3, 100_001), (0, 700_000_000)] {
+        let mut kernel = Kernel::new(delay);
+        let head = format!("PUT /b/k HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 5 * GIB + 7);
+        kernel.text(Received, head.as_bytes());
+        // A call that moves more than the whole run budget can bring no head behind it: what it moves was withheld.
+        let pipelined = call <= MIB;
+        kernel.body(Received, 5 * GIB + 7, call, if pipelined { NEXT } else { b"" });
+        kernel.text(Sent, OK);
+        if !pipelined {
+            kernel.text(Received, NEXT);
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 3 * GIB);
+        kernel.text(Sent, head.as_bytes());
+        kernel.body(Sent, 3 * GIB, call, b"");
+        kernel.text(Received, NEXT);
+        kernel.text(Sent, OK);
+        kernel.close();
+        assert_bodies(&kernel, &[(5 * GIB + 7, 0), (0, 3 * GIB), (0, 0)]);
+        let counters = kernel.pipeline.counters();
+        assert!(counters.seen_bytes < 16 * MIB, "{counters:?}");
+        assert!(counters.skip_windows <= 9, "{counters:?}");
+    }
+}
+
+#[test]
+fn windows_that_never_arrive() {
+    let mut kernel = Kernel::new(usize::MAX / 2);
+    kernel.text(Received, b"PUT /b/k HTTP/1.1\r\nContent-Length: 5368709120\r\n\r\n");
+    kernel.body(Received, 5 * GIB, MIB, b"");
+    kernel.text(Sent, OK);
+    kernel.text(Received, NEXT);
+    kernel.text(Sent, OK);
+    kernel.close();
+    assert_bodies(&kernel, &[(5 * GIB, 0), (0, 0)]);
+    assert!(kernel.pipeline.counters().unseen_withheld_bytes > 4 * GIB);
+}
+
+#[test]
+fn large_chunks_are_skipped_and_their_framing_is_seen() {
+    for delay in [0, 1, 3] {
+        let mut kernel = Kernel::new(delay);
+        kernel.text(Received, b"PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunk = 64 * MIB;
+        let framing = format!("{chunk:x}\r\n");
+        let chunks = 3 * GIB / chunk;
+        for _ in 0..chunks {
+            kernel.text(Received, framing.as_bytes());
+            kernel.body(Received, chunk, 150_000, b"\r\n");
+        }
+        kernel.text(Received, b"0\r\n\r\nGET /b/next HTTP/1.1\r\n\r\n");
+        kernel.text(Sent, OK);
+        kernel.text(Sent, OK);
+        kernel.close();
+        assert_bodies(&kernel, &[(3 * GIB + chunks * (framing.len() as u64 + 2) + 5, 0), (0, 0)]);
+        let counters = kernel.pipeline.counters();
+        assert!(counters.seen_bytes < chunks * 6 * MIB, "{counters:?}");
+    }
+}
+
+#[test]
+fn small_chunks_are_wanted() {
+    for delay in [0, 1, 4] {
+        let mut kernel = Kernel::new(delay);
+        kernel.text(Received, NEXT);
+        kernel.text(Sent, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for _ in 0..3200 {
+            kernel.text(Sent, b"8000\r\n");
+            kernel.body(Sent, 0x8000, MIB, b"\r\n");
+        }
+        kernel.text(Sent, b"0\r\n\r\n");
+        kernel.text(Received, NEXT);
+        kernel.text(Sent, OK);
+        kernel.close();
+        assert_bodies(&kernel, &[(0, 3200 * (0x8000 + 8) + 5), (0, 0)]);
+        assert_eq!(kernel.pipeline.counters().unseen_withheld_bytes, 0);
+    }
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection() {
+    let mut kernel = Kernel::new(1);
+    kernel.text(Received, NEXT);
+    kernel.text(Sent, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    kernel.body(Sent, 5 * GIB + 3, MIB, b"");
+    kernel.close();
+    assert_bodies(&kernel, &[(0, 5 * GIB + 3)]);
+    assert!(kernel.pipeline.counters().seen_bytes < 4 * MIB);
+}
+
+#[test]
+fn other_protocols_cost_little() {
+    let mut kernel = Kernel::new(1);
+    kernel.text(Received, b"\x16\x03\x01\x02");
+    kernel.body(Sent, 5 * GIB, MIB, b"");
+    kernel.body(Received, 5 * GIB, MIB, b"");
+    kernel.close();
+    let counters = kernel.pipeline.counters();
+    assert_eq!(counters.tls_connections, 1);
+    assert!(counters.seen_bytes < 8 * MIB, "{counters:?}");
+    assert_eq!(counters.opaque_bytes, 10 * GIB + 4);
+}
+
+#[test]
+fn an_upload_cut_off_inside_a_window() {
+    let mut kernel = Kernel::new(0);
+    kernel.text(Received, b"PUT /b/k HTTP/1.1\r\nContent-Length: 5368709120\r\n\r\n");
+    for _ in 0..100 {
+        kernel.body(Received, MIB, MIB, b"");
+    }
+    // The refusal in the middle of the body tells by its position how much had been received.
+    kernel.text(Sent, b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n");
+    kernel.body(Received, MIB, MIB, b"");
+    kernel.close();
+    let one = &kernel.exchanges[0];
+    assert_eq!(one.completion, Completion::GatewayAborted);
+    assert_eq!(one.request_body_bytes, 101 * MIB);
+    assert_eq!(kernel.pipeline.counters().lost_bytes, 0);
+}
+
+#[test]
+fn a_head_of_one_mib_behind_another_exchange() {
+    let mut kernel = Kernel::new(0);
+    for _ in 0..2 {
+        let field = format!("X-Long: {}\r\n", "a".repeat(999_000));
+        kernel.text(Received, format!("GET /b/k HTTP/1.1\r\n{field}\r\n").as_bytes());
+        kernel.text(Sent, OK);
+    }
+    kernel.close();
+    assert_bodies(&kernel, &[(0, 0), (0, 0)]);
+}

@@ -1,0 +1,295 @@
+//! What the probes say, byte for byte, against what really crossed the socket, for every way to receive and send.
+//!
+//! The test runs the capture itself; a server process (this binary again, the capture leaves its own process alone)
+//! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
+//! a function of its offset, so each sample can be checked where it stands.
+
+mod plan;
+mod server;
+
+use crate::Scenario;
+use anyhow::{Context as _, anyhow, bail, ensure};
+use plan::{Plan, Step, Way};
+use s3auditd::capture::{Capture, CaptureSettings};
+use s3auditd_common::sample::{Kind, Unseen};
+use s3auditd_tests::need::Need;
+use std::{
+    collections::HashMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("capture::each_way_to_receive_and_send_is_byte_exact", || each_way("127.0.0.1:0")),
+        Scenario::needing("capture::each_way_is_byte_exact_over_ipv6", &[Need::Ipv6], || each_way("[::1]:0")),
+        Scenario::new("capture::many_connections_on_all_cpus_are_byte_exact", many),
+    ]
+}
+
+/// This binary as the server process, if it was started as that.
+pub(crate) fn serve_if_asked() {
+    if let Some(address) = std::env::args().nth(1).and_then(|word| word.strip_prefix("serve=").map(str::to_owned)) {
+        server::serve(&address);
+    }
+}
+
+fn each_way(bind: &str) -> anyhow::Result<()> {
+    run(bind, plan::each_way(), 1)?.check()
+}
+
+fn many() -> anyhow::Result<()> {
+    run("127.0.0.1:0", (0..200).map(Plan::random).collect(), 16)?.check()
+}
+
+/// One sample as it matters here.
+struct Seen {
+    kind: Kind,
+    unseen: Unseen,
+    seq: u32,
+    len: u32,
+    lost: u32,
+    payload: Vec<u8>,
+    from: SocketAddr,
+}
+
+/// What was seen, by the client's port, and what really happened there.
+struct Report {
+    samples: HashMap<u16, Vec<Seen>>,
+    plans: HashMap<u16, Plan>,
+    emitted: u64,
+    read: u64,
+}
+
+/// Runs the plans against a server at `bind`, `at_once` at a time, under the capture.
+fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
+    let mut server = Server::start(bind)?;
+    let settings = CaptureSettings {
+        ports: vec![server.address.port()],
+        // Room for everything that a run moves on one CPU: nothing may be lost here.
+        ring_bytes: 64 << 20,
+        ring_watermark_bytes: 64 << 10,
+        max_connections: 4096,
+    };
+    let mut capture = Capture::start(settings)?;
+    let done = Arc::new(AtomicBool::new(false));
+    let clients = {
+        let (address, done) = (server.address, Arc::clone(&done));
+        thread::spawn(move || {
+            let result = clients(address, plans, at_once);
+            done.store(true, Ordering::Release);
+            result
+        })
+    };
+    let mut samples: HashMap<u16, Vec<Seen>> = HashMap::new();
+    let mut take = |capture: &mut Capture| {
+        capture.drain(|sample, _windows| {
+            let header = &sample.header;
+            samples.entry(header.remote_port).or_default().push(Seen {
+                kind: sample.kind,
+                unseen: sample.unseen,
+                seq: header.seq,
+                len: header.len,
+                lost: header.lost,
+                payload: sample.payload.to_vec(),
+                from: sample.local(),
+            });
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !done.load(Ordering::Acquire) && Instant::now() < deadline {
+        capture.wait(Duration::from_millis(20));
+        take(&mut capture);
+    }
+    let plans = clients.join().map_err(|_| anyhow!("the clients panicked"))??;
+    server.child.kill()?;
+    server.child.wait()?;
+    capture.stop();
+    take(&mut capture);
+    let status = capture.status();
+    let (emitted, read) = status.cpus.iter().fold((0, 0), |sum, cpu| (sum.0 + cpu.emitted, sum.1 + cpu.read));
+    Ok(Report { samples, plans, emitted, read })
+}
+
+impl Report {
+    /// Every sample right, every stream without a gap but where one is expected, every call seen or unseen as its way says.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut problems = Vec::new();
+        if self.emitted != self.read || self.read == 0 {
+            problems.push(format!("emitted {} and read {}", self.emitted, self.read));
+        }
+        for (port, plan) in &self.plans {
+            let samples = self.samples.get(port).map_or(&[][..], Vec::as_slice);
+            check_connection(plan, samples, &mut |problem| problems.push(format!("{plan}: {problem}")));
+        }
+        problems.truncate(20);
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
+        Ok(())
+    }
+}
+
+fn check_connection(plan: &Plan, samples: &[Seen], problem: &mut impl FnMut(String)) {
+    let Some(opened) = samples.iter().find(|sample| sample.kind == Kind::Opened) else {
+        return problem("no sample tells that it opened".to_owned());
+    };
+    // The other direction's start is the first byte sent, which the first sample of that direction has.
+    let first_sent = samples
+        .iter()
+        .filter(|s| s.kind == Kind::Sent)
+        .map(|s| s.seq)
+        .reduce(|a, b| if (a.wrapping_sub(b) as i32) < 0 { a } else { b });
+    for (kind, start) in [(Kind::Received, Some(opened.seq)), (Kind::Sent, first_sent)] {
+        let total: u64 = plan.steps.iter().filter(|step| step.way.kind() == kind).map(|step| step.len as u64).sum();
+        let Some(start) = start else {
+            if total != 0 {
+                problem(format!("nothing {kind:?} was seen"));
+            }
+            continue;
+        };
+        let mut covered: Vec<(u64, u64, Unseen)> = Vec::new();
+        for sample in samples.iter().filter(|sample| sample.kind == kind) {
+            let at = u64::from(sample.seq.wrapping_sub(start));
+            covered.push((at, u64::from(sample.len), sample.unseen));
+            if sample.lost != 0 {
+                problem(format!("{kind:?} at {at}: {} samples lost", sample.lost));
+            }
+            if sample.unseen == Unseen::Seen && sample.payload != plan.bytes(kind, at, sample.len as usize) {
+                problem(format!("{kind:?} at {at}, {} bytes: WRONG BYTES", sample.len));
+            }
+            if sample.from.is_ipv6() != plan.ipv6() {
+                problem(format!("{kind:?} at {at}: address {}", sample.from));
+            }
+        }
+        covered.sort_unstable_by_key(|(at, ..)| *at);
+        for (at, step) in plan.placed(kind) {
+            for problem_of_step in check_step(step, at, &covered) {
+                problem(format!("{kind:?} at {at}, {step:?}: {problem_of_step}"));
+            }
+        }
+        let end = covered.last().map_or(0, |(at, len, _)| at + len);
+        if end > total {
+            problem(format!("{kind:?}: samples reach to {end} of {total} bytes"));
+        }
+    }
+    if !samples.iter().any(|sample| sample.kind == Kind::Closed) {
+        problem("no sample tells that it closed".to_owned());
+    }
+}
+
+/// A step's bytes must be covered without gap or overlap, all of them seen or all unseen, as its way says.
+fn check_step(step: &Step, at: u64, covered: &[(u64, u64, Unseen)]) -> Vec<String> {
+    let end = at + step.len as u64;
+    let (mut problems, mut next) = (Vec::new(), at);
+    for (start, len, unseen) in covered.iter().filter(|(start, len, _)| *start < end && start + len > at) {
+        if *start > next {
+            problems.push(format!("gap from {next} to {start}"));
+        }
+        if *start < next && *start >= at {
+            problems.push(format!("overlap at {start}"));
+        }
+        next = start + len;
+        if *unseen != step.way.expected() {
+            problems.push(format!("{unseen:?} instead of {:?}", step.way.expected()));
+        }
+    }
+    if next < end {
+        problems.push(format!("gap from {next} to its end {end}"));
+    }
+    if step.way == Way::SpliceFrom {
+        // No hook fires for it: a gap of exactly these bytes is the truth.
+        return if covered.iter().any(|(start, len, _)| *start < end && start + len > at) {
+            vec!["a sample where no hook fires".to_owned()]
+        } else {
+            Vec::new()
+        };
+    }
+    problems
+}
+
+/// Runs the client's side of each plan; gives each plan by the client's port.
+fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<HashMap<u16, Plan>> {
+    let plans = Arc::new(Mutex::new(plans));
+    let workers: Vec<_> = (0..at_once)
+        .map(|_| {
+            let plans = Arc::clone(&plans);
+            thread::spawn(move || {
+                let mut done = Vec::new();
+                loop {
+                    let next = plans.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let Some(plan) = next else { return Ok::<_, anyhow::Error>(done) };
+                    let plan = plan.over(address);
+                    let port = client(address, &plan).with_context(|| plan.to_string())?;
+                    done.push((port, plan));
+                }
+            })
+        })
+        .collect();
+    let mut all = HashMap::new();
+    for worker in workers {
+        all.extend(worker.join().map_err(|_| anyhow!("a client panicked"))??);
+    }
+    Ok(all)
+}
+
+fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let port = stream.local_addr()?.port();
+    let last = plan.steps.len() - 1;
+    for (number, (at, step)) in plan.all_placed().enumerate() {
+        match step.way.kind() {
+            Kind::Sent => {
+                let mut bytes = vec![0; step.len];
+                stream.read_exact(&mut bytes)?;
+                if bytes != plan.bytes(Kind::Sent, at, step.len) {
+                    bail!("the server sent other bytes than planned");
+                }
+            }
+            _ => {
+                stream.write_all(&plan.bytes(Kind::Received, at, step.len))?;
+                // The server may not have read yet: its next receive then takes these bytes and the FIN at once.
+                if number == last {
+                    stream.shutdown(Shutdown::Write)?;
+                }
+            }
+        }
+    }
+    // Until the server has closed: then its calls are over.
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest)?;
+    Ok(port)
+}
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(bind: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(format!("serve={bind}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("no standard output")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        Ok(Self { child, address: line.trim().parse()? })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Gone already when the run ended well.
+        let _gone = self.child.kill();
+    }
+}

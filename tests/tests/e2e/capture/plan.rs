@@ -1,0 +1,232 @@
+//! What both ends of a connection do, from a seed.
+
+use s3auditd_common::sample::{Kind, Unseen};
+use std::{fmt, net::SocketAddr};
+
+/// A way for the server to receive or send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Read,
+    Readv,
+    Recv,
+    RecvFrom,
+    RecvMsg,
+    Preadv2,
+    /// Looks before it reads: the look moves nothing.
+    PeekThenRead,
+    /// Byte by byte.
+    Bytewise,
+    /// Several messages at once.
+    RecvMmsg,
+    /// Thrown away by the kernel.
+    Truncate,
+    /// Into a pipe.
+    SpliceFrom,
+    Write,
+    Writev,
+    /// With 1,000 segments.
+    WritevMany,
+    Send,
+    SendMore,
+    SendMsg,
+    Pwritev2,
+    /// Does not block: partial writes.
+    NonBlocking,
+    ZeroCopy,
+    /// From another thread than the one that receives.
+    OtherThread,
+    SendMmsg,
+    Sendfile,
+    SpliceTo,
+}
+
+use Way::*;
+
+/// Those whose bytes can be seen: they may follow each other in any order.
+const SEEN: &[Way] = &[
+    Read,
+    Readv,
+    Recv,
+    RecvFrom,
+    RecvMsg,
+    Preadv2,
+    PeekThenRead,
+    Write,
+    Writev,
+    WritevMany,
+    Send,
+    SendMore,
+    SendMsg,
+    Pwritev2,
+    NonBlocking,
+    ZeroCopy,
+    OtherThread,
+];
+const ALL: &[Way] = &[
+    Read,
+    Readv,
+    Recv,
+    RecvFrom,
+    RecvMsg,
+    Preadv2,
+    PeekThenRead,
+    Bytewise,
+    RecvMmsg,
+    Truncate,
+    SpliceFrom,
+    Write,
+    Writev,
+    WritevMany,
+    Send,
+    SendMore,
+    SendMsg,
+    Pwritev2,
+    NonBlocking,
+    ZeroCopy,
+    OtherThread,
+    SendMmsg,
+    Sendfile,
+    SpliceTo,
+];
+
+impl Way {
+    pub fn kind(self) -> Kind {
+        match self {
+            Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | Truncate
+            | SpliceFrom => Kind::Received,
+            Write | Writev | WritevMany | Send | SendMore | SendMsg | Pwritev2 | NonBlocking | ZeroCopy
+            | OtherThread | SendMmsg | Sendfile | SpliceTo => Kind::Sent,
+        }
+    }
+
+    /// How its bytes show in samples (`SpliceFrom`: not at all).
+    pub fn expected(self) -> Unseen {
+        match self {
+            RecvMmsg | Truncate | SpliceFrom | SendMmsg | Sendfile | SpliceTo => Unseen::NoBuffer,
+            _ => Unseen::Seen,
+        }
+    }
+}
+
+/// So many bytes, that way.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub way: Way,
+    pub len: usize,
+}
+
+/// What a connection does. The server learns it from the first bytes it receives.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    seed: u64,
+    ipv6: bool,
+    pub steps: Vec<Step>,
+}
+
+/// A first step in which the seed travels.
+pub const SEED_BYTES: usize = 8;
+
+/// A plan for each way, with what stands in front and behind; numbers below 1,000 are theirs.
+pub fn each_way() -> Vec<Plan> {
+    (0..ALL.len() as u64).map(Plan::of_seed).collect()
+}
+
+impl Plan {
+    /// A plan of many steps in random order and sizes.
+    pub fn random(number: u64) -> Self {
+        Self::of_seed(1000 + number)
+    }
+
+    /// The plan of a seed: both ends come to the same.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut steps = vec![Step { way: Read, len: SEED_BYTES }];
+        if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
+            let sizes: &[usize] = match way {
+                Bytewise => &[1, 300],
+                // One call each, so that each shows whole.
+                RecvMmsg | SendMmsg => &[64, 4000],
+                SpliceFrom | SpliceTo | Truncate => &[10, 4096, 60_000],
+                _ => &[1, 100, 4096, 32_767, 32_768, 32_769, 200_000, 1_000_000],
+            };
+            for len in sizes {
+                // A step of the other direction between them, so that each finds a fresh run budget.
+                let other = if way.kind() == Kind::Received { Write } else { Read };
+                steps.extend([Step { way: *way, len: *len }, Step { way: other, len: 40 }]);
+            }
+        } else {
+            let mut random = Random(seed);
+            for _ in 0..30 {
+                let way = SEEN[random.below(SEEN.len())];
+                let largest = [50, 3_000, 70_000][random.below(3)];
+                let len = 1 + random.below(largest);
+                steps.push(Step { way, len });
+            }
+        }
+        // The last bytes come with a FIN right behind.
+        steps.push(Step { way: Recv, len: 77 });
+        Self { seed, ipv6: false, steps }
+    }
+
+    /// The same, to be checked against that address.
+    pub fn over(mut self, address: SocketAddr) -> Self {
+        self.ipv6 = address.is_ipv6();
+        self
+    }
+
+    pub fn ipv6(&self) -> bool {
+        self.ipv6
+    }
+
+    /// The bytes of a direction from that offset.
+    pub fn bytes(&self, kind: Kind, at: u64, len: usize) -> Vec<u8> {
+        let salt = if kind == Kind::Received { 0x55 } else { 0xaa00 };
+        (at..at + len as u64)
+            .map(|at| match self.seed.to_le_bytes().get(usize::try_from(at).unwrap_or(usize::MAX)) {
+                // The first bytes received are the seed itself.
+                Some(byte) if kind == Kind::Received => *byte,
+                _ => (Random(self.seed ^ salt ^ (at << 20)).next() >> 24) as u8,
+            })
+            .collect()
+    }
+
+    /// Each step with its offset in its direction.
+    pub fn all_placed(&self) -> impl Iterator<Item = (u64, &Step)> {
+        let (mut received, mut sent) = (0, 0);
+        self.steps.iter().map(move |step| {
+            let next = if step.way.kind() == Kind::Received { &mut received } else { &mut sent };
+            let at = *next;
+            *next += step.len as u64;
+            (at, step)
+        })
+    }
+
+    pub fn placed(&self, kind: Kind) -> impl Iterator<Item = (u64, &Step)> {
+        self.all_placed().filter(move |(_, step)| step.way.kind() == kind)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match usize::try_from(self.seed).ok().and_then(|index| ALL.get(index)) {
+            Some(way) => write!(f, "{way:?}"),
+            None => write!(f, "seed {}", self.seed),
+        }
+    }
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
