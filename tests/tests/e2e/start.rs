@@ -45,10 +45,11 @@ fn bad_input() -> anyhow::Result<()> {
         (&["--listen", "9000", "--endpoint", "not a url"], "endpoint"),
         (&["--listen", "9000", "--endpoint", "ftp://127.0.0.1/"], "endpoint"),
         (&["--listen", "0"], "listen"),
-        (&["--listen", "9000", "--auth-token-file", absent], "absent.toml"),
+        (&["--listen", "9000", "--endpoint", "http://127.0.0.1:1/", "--auth-token-file", absent], "absent.toml"),
     ];
     for (flags, word) in cases {
-        let arguments: Vec<_> = ["run"].iter().chain(flags).copied().collect();
+        // No address that another daemon on this machine may hold.
+        let arguments: Vec<_> = ["run", "--metrics-listen", "off"].iter().chain(flags).copied().collect();
         let ended = daemon::run(&arguments)?;
         let said = ended.stderr.trim_end();
         let shown = format!("`s3auditd {}`: {}\n{said}", arguments.join(" "), ended.status);
