@@ -77,7 +77,8 @@ fn lacking() -> anyhow::Result<()> {
     for (program, before, code, word) in cases {
         let mut command = Command::new(program);
         command.args(before).arg(&binary).args(["run", "--listen", "9000", "--metrics-listen", "off"]);
-        let ended = command.env_remove("S3AUDITD_BIN").stdin(Stdio::null()).output()?;
+        daemon::without_our_variables(&mut command);
+        let ended = command.stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&ended.stderr);
         let shown = format!("{command:?}: {}\n{said}", ended.status);
         anyhow::ensure!(ended.status.code() == Some(code), "not exit code {code}: {shown}");
