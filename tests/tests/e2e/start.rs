@@ -61,10 +61,11 @@ fn bad_input() -> anyhow::Result<()> {
 
 /// The daemon behind a command that takes something from it first.
 fn lacking() -> anyhow::Result<()> {
-    let cases: [(&[&str], i32, &str); 2] = [
-        (&["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"], 3, "CAP_BPF"),
+    let cases: [(&str, &[&str], i32, &str); 2] = [
+        ("setpriv", &["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"], 3, "CAP_BPF"),
         (
-            &["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\""],
+            "unshare",
+            &["--mount", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\""],
             4,
             "/sys/kernel/btf/vmlinux",
         ),
@@ -73,10 +74,11 @@ fn lacking() -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
     let binary = folder.path().join("s3auditd");
     std::fs::copy(need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?, &binary)?;
-    for (before, code, word) in cases {
-        let mut command = Command::new(before[0]);
-        command.args(&before[1..]).arg(&binary).args(["run", "--listen", "9000", "--metrics-listen", "off"]);
-        let ended = command.env_remove("S3AUDITD_BIN").stdin(Stdio::null()).output()?;
+    for (program, before, code, word) in cases {
+        let mut command = Command::new(program);
+        command.args(before).arg(&binary).args(["run", "--listen", "9000", "--metrics-listen", "off"]);
+        daemon::without_our_variables(&mut command);
+        let ended = command.stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&ended.stderr);
         let shown = format!("{command:?}: {}\n{said}", ended.status);
         anyhow::ensure!(ended.status.code() == Some(code), "not exit code {code}: {shown}");
