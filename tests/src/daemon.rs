@@ -180,12 +180,16 @@ fn binary() -> anyhow::Result<PathBuf> {
 
 fn command(binary: &Path) -> Command {
     let mut command = Command::new(binary);
-    // Each of the daemon's keys is also a variable: what is set for us must not configure it.
+    without_our_variables(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Each of the daemon's keys is also a variable: what is set for us must not configure it, nor make it warn.
+pub fn without_our_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"S3AUDITD_")) {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 /// Runs the binary with these arguments to its end.

@@ -103,8 +103,10 @@ impl Audit {
         self.published = Instant::now();
         self.health.publish_capture(self.capture.status());
         let own = self.rebuild.not_audited.iter().map(|(class, count)| (format!("not_audited_{class}"), *count));
-        let counters = self.rebuild.pipeline.counters().iter().map(|(name, value)| (name.to_owned(), value));
-        self.health.publish_rebuild(counters.chain(own));
+        let counters = self.rebuild.pipeline.counters();
+        let open = [("connections_open", counters.connections_open()), ("exchanges_open", counters.exchanges_open())];
+        let named = counters.iter().chain(open).map(|(name, value)| (name.to_owned(), value));
+        self.health.publish_rebuild(named.chain(own));
     }
 }
 
