@@ -30,7 +30,7 @@ counters! {
     connection_table_evictions,
     /// Connections that turned out not to carry HTTP.
     not_http_connections,
-    /// Connections that began with the HTTP/2 preface.
+    /// Connections that began with the HTTP/2 preface: not rebuilt yet, so they give no records.
     http2_connections,
     /// Connections that began with a TLS hello.
     tls_connections,

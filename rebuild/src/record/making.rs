@@ -222,7 +222,7 @@ impl Making<'_> {
         // The gateway checks a token only together with a signature, and against the key that signed.
         let accepted = self.exchange.response.as_ref().is_some_and(|response| matches!(response.status, 200..=299));
         let signed = matches!(caller.signature_version, SignatureVersion::SigV4 | SignatureVersion::SigV2);
-        let of_the_caller = claims.text("accessKey").is_none_or(|key| Some(key) == caller.access_key.as_deref());
+        let of_the_caller = claims.text("accessKey").is_some_and(|key| Some(key) == caller.access_key.as_deref());
         own.session = Some(document::Session {
             access_key: named("accessKey"),
             parent: named("parent"),

@@ -369,6 +369,31 @@ fn chunk_extensions_and_trailers_without_end() {
     assert_eq!(pipeline.counters().response_framing_lost, 1);
 }
 
+#[test]
+fn a_multi_delete_longer_than_is_kept_is_marked_cut_on_both_sides() {
+    for chunked in [false, true] {
+        let mut talk = Talk::new(Limits { max_body_start_bytes: 5000, ..Limits::default() });
+        let keys = "<Object><Key>k</Key></Object>".repeat(300);
+        let framed = |head: &str, content: &str| {
+            if chunked {
+                let chunks: String = content.as_bytes().chunks(999).fold(String::new(), |all, chunk| {
+                    format!("{all}{:x};ext\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk))
+                });
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\nTrailer: t\r\n\r\n")
+            } else {
+                format!("{head}Content-Length: {}\r\n\r\n{content}", content.len())
+            }
+        };
+        talk.receive(framed("POST /b?delete HTTP/1.1\r\n", &keys).as_bytes());
+        talk.send(framed("HTTP/1.1 200 OK\r\n", &keys).as_bytes());
+        let (exchanges, _) = talk.next_is_whole();
+        assert_eq!(exchanges[0].completion, Completion::Complete);
+        for start in [&exchanges[0].request_body, &exchanges[0].response_body] {
+            assert_eq!((start.bytes.as_slice(), start.whole), (&keys.as_bytes()[..5000], false));
+        }
+    }
+}
+
 /// Whatever comes: what is held stays below the limit, but for one sample and what one connection may hold besides.
 #[test]
 fn memory_is_bounded_under_whatever_comes() {

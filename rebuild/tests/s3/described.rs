@@ -92,6 +92,7 @@ fn claims_are_verified_only_where_the_gateway_checked_them() {
     // Nobody checks the token of an anonymous request, or one of somebody else's key.
     assert_eq!(verified(200, "Basic eDp5", &payload), false);
     assert_eq!(verified(200, AUTHORIZATION, &json!({"accessKey": "OTHER", "parent": "root"})), false);
+    assert_eq!(verified(200, AUTHORIZATION, &json!({"parent": "root"})), false);
     // Two tokens: nobody can tell which was taken.
     let fields = [("Authorization", AUTHORIZATION), ("X-Amz-Security-Token", "a.e30.c")];
     let two = exchange(request("GET", "/b/k?X-Amz-Security-Token=b.e30.c", fields), response(200, []));
