@@ -134,15 +134,9 @@ fn beyond_2_gib() -> anyhow::Result<()> {
     let seen: Vec<_> = records
         .iter()
         .map(|record| {
-            let ours = &record.0["s3auditd"];
-            let number = |name: &str| ours[name].as_u64().unwrap_or_default();
-            (
-                record.0["api"]["name"].as_str(),
-                record.0["api"]["object"].as_str(),
-                ours["completion"].as_str(),
-                number("requestBodyBytes"),
-                number("responseBodyBytes"),
-            )
+            let number = |name: &str| record.0.pointer(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+            let bodies = (number("/s3auditd/requestBodyBytes"), number("/s3auditd/responseBodyBytes"));
+            (record.api_name(), record.key(), record.completion(), bodies.0, bodies.1)
         })
         .collect();
     let expected = [
