@@ -190,7 +190,7 @@ pub(super) struct Session {
     pub(super) issuer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) expires_at: Option<i64>,
-    pub(super) verified: bool,
+    pub(super) accepted: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -219,8 +219,8 @@ impl Making<'_> {
         };
         let text = |text: &str| redaction.text(text.as_bytes());
         let named = |name: &str| claims.text(name).map(text);
-        // The gateway checks a token only together with a signature, and against the key that signed.
-        let accepted = self.exchange.response.as_ref().is_some_and(|response| matches!(response.status, 200..=299));
+        // MinIO checks a token only together with a signature, and against the key that signed.
+        let granted = self.exchange.response.as_ref().is_some_and(|response| matches!(response.status, 200..=299));
         let signed = matches!(caller.signature_version, SignatureVersion::SigV4 | SignatureVersion::SigV2);
         let of_the_caller = claims.text("accessKey").is_some_and(|key| Some(key) == caller.access_key.as_deref());
         own.session = Some(document::Session {
@@ -229,7 +229,7 @@ impl Making<'_> {
             subject: named("sub"),
             issuer: named("iss"),
             expires_at: claims.number("exp"),
-            verified: accepted && signed && of_the_caller,
+            accepted: granted && signed && of_the_caller,
         });
         let clean = |claim: &Claim| match claim {
             Claim::Text(value) => Claim::Text(text(value)),

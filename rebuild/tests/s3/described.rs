@@ -74,7 +74,7 @@ fn the_claims_of_a_session_token_are_in_the_record_and_the_token_is_not() {
     let claims =
         json!({"accessKey": "TEMP", "parent": "alice", "exp": 1_742_540_000, "sub": "uid=alice", "groups": ["a", "b"]});
     assert_eq!(found["requestClaims"], claims);
-    let session = json!({"accessKey": "TEMP", "parent": "alice", "subject": "uid=alice", "expiresAt": 1_742_540_000, "verified": true});
+    let session = json!({"accessKey": "TEMP", "parent": "alice", "subject": "uid=alice", "expiresAt": 1_742_540_000, "accepted": true});
     assert_eq!(found["s3auditd"]["session"], session);
     for part in token.split('.') {
         assert!(!found.to_string().contains(part));
@@ -82,17 +82,17 @@ fn the_claims_of_a_session_token_are_in_the_record_and_the_token_is_not() {
 }
 
 #[test]
-fn claims_are_verified_only_where_the_gateway_checked_them() {
-    let verified = |status, authorization, payload: &Value| {
-        with_token(status, authorization, payload).0["s3auditd"]["session"]["verified"].clone()
+fn claims_are_accepted_only_with_the_request_of_their_key() {
+    let accepted = |status, authorization, payload: &Value| {
+        with_token(status, authorization, payload).0["s3auditd"]["session"]["accepted"].clone()
     };
     let payload = json!({"accessKey": "TEMP", "parent": "root"});
-    assert_eq!(verified(200, AUTHORIZATION, &payload), true);
-    assert_eq!(verified(403, AUTHORIZATION, &payload), false);
+    assert_eq!(accepted(200, AUTHORIZATION, &payload), true);
+    assert_eq!(accepted(403, AUTHORIZATION, &payload), false);
     // Nobody checks the token of an anonymous request, or one of somebody else's key.
-    assert_eq!(verified(200, "Basic eDp5", &payload), false);
-    assert_eq!(verified(200, AUTHORIZATION, &json!({"accessKey": "OTHER", "parent": "root"})), false);
-    assert_eq!(verified(200, AUTHORIZATION, &json!({"parent": "root"})), false);
+    assert_eq!(accepted(200, "Basic eDp5", &payload), false);
+    assert_eq!(accepted(200, AUTHORIZATION, &json!({"accessKey": "OTHER", "parent": "root"})), false);
+    assert_eq!(accepted(200, AUTHORIZATION, &json!({"parent": "root"})), false);
     // Two tokens: nobody can tell which was taken.
     let fields = [("Authorization", AUTHORIZATION), ("X-Amz-Security-Token", "a.e30.c")];
     let two = exchange(request("GET", "/b/k?X-Amz-Security-Token=b.e30.c", fields), response(200, []));
