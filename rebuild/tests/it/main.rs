@@ -1,6 +1,8 @@
 //! The HTTP half from its outside: samples in, exchanges and windows out.
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod hostile;

@@ -1,26 +1,30 @@
 //! What was taken of connections, without what must not be written down.
 //!
 //! The rule is an allow-list: a byte is kept only where it is certain what it is. Certain are a head that stands in
-//! order behind the connection's opening and is whole (its secrets masked, see [`head`]), the framing of chunks (their
-//! extensions and trailers masked), and XML documents that records tell of (their text masked, see [`xml`]). All other
+//! order behind the connection's opening and is whole (its secrets masked, see `head`), the framing of chunks (their
+//! extensions and trailers masked), and documents and forms that records tell of (their text masked, see `xml`, `form`). All other
 //! bodies keep their length alone. Where there is doubt (a hole, framing that breaks, a protocol that is none) the rest of
 //! the connection keeps its lengths alone: what comes of it in a replay is partial, and never wrong.
 //!
 //! Pieces of a head wait until it is whole, so splitting hides nothing.
 
+mod form;
 mod head;
 mod xml;
 
 use crate::http::chunked::{Chunked, Step};
 use crate::http::framing::{self, Framing};
+use crate::http::head::Headers;
 use crate::http::parse;
 use crate::http::reader::{Event, HeadReader};
 use crate::pipeline::Moved;
 use crate::redact::Redaction;
+use crate::s3::post_form::boundary;
 use crate::sample::OwnedSample;
+use form::{Multipart, Urlencoded};
 use s3auditd_common::sample::{Kind, SampleHeader, Unseen};
 use std::collections::{HashMap, VecDeque};
-use xml::Masker;
+use xml::Xml;
 
 /// Heads that are longer are not recorded.
 const MAX_HEAD_BYTES: usize = 1024 * 1024;
@@ -79,8 +83,49 @@ enum State {
     UntilClose {
         kept: Option<Masker>,
     },
+    /// More was sent than the reply declared, as some servers do: up to the next request.
+    Surplus,
     /// In doubt.
     Dark,
+}
+
+/// How a body that says something is masked.
+#[derive(Debug)]
+enum Masker {
+    Xml(Xml),
+    Multipart(Multipart),
+    Urlencoded(Urlencoded),
+}
+
+impl Masker {
+    fn of(headers: &Headers) -> Self {
+        let kind = headers.first("content-type").unwrap_or_default();
+        match boundary(kind) {
+            Some(boundary) => Self::Multipart(Multipart::new(boundary)),
+            None if kind.to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded") => {
+                Self::Urlencoded(Urlencoded::default())
+            }
+            None => Self::Xml(Xml::new()),
+        }
+    }
+
+    /// Masks the next piece; says how much of it may be kept. Less than all: nothing of what follows may.
+    fn mask(&mut self, bytes: &mut [u8]) -> usize {
+        match self {
+            Self::Xml(xml) => {
+                if xml.mask(bytes) {
+                    bytes.len()
+                } else {
+                    0
+                }
+            }
+            Self::Multipart(form) => form.mask(bytes),
+            Self::Urlencoded(form) => {
+                form.mask(bytes);
+                bytes.len()
+            }
+        }
+    }
 }
 
 /// What a head says of what follows it.
@@ -205,6 +250,9 @@ impl Scrubber {
     ) -> usize {
         let direction = if received { &mut conversation.request } else { &mut conversation.reply };
         let total = bytes.len();
+        if matches!(direction.state, State::Surplus) && !conversation.asked.is_empty() {
+            direction.state = next_head(received);
+        }
         match &mut direction.state {
             State::Head(reader) => {
                 let (mut used, mut event) = reader.push(bytes, MAX_HEAD_BYTES);
@@ -220,6 +268,12 @@ impl Scrubber {
                     Event::End => {
                         self.end_head(conversation, received);
                         used
+                    }
+                    Event::Rejected if !received && conversation.asked.is_empty() => {
+                        self.go_dark(direction);
+                        direction.state = State::Surplus;
+                        self.hide(header, used, total - used);
+                        total
                     }
                     Event::More | Event::FirstLine | Event::Http2 | Event::Rejected | Event::TooLong => {
                         self.leave(conversation);
@@ -258,7 +312,7 @@ impl Scrubber {
                 }
                 used
             }
-            State::Dark => {
+            State::Surplus | State::Dark => {
                 self.hide(header, 0, total);
                 total
             }
@@ -275,7 +329,8 @@ impl Scrubber {
                     method: head.method.clone(),
                     expects_continue: framing::expects_continue(&head),
                 });
-                Next::State(body(framing::of_request(&head).0, framing::wants_request_body(&head), true))
+                let kept = framing::wants_request_body(&head).then(|| Masker::of(&head.headers));
+                Next::State(body(framing::of_request(&head).0, kept, true))
             })
         } else {
             parse::response(reader).and_then(|(head, _)| {
@@ -289,17 +344,17 @@ impl Scrubber {
                 if head.status == 101 || asked.method == b"CONNECT" {
                     return Some(Next::Leave);
                 }
-                // Refused before the body: whether it comes is not known.
-                if asked.expects_continue
-                    && conversation.asked.is_empty()
-                    && matches!(
-                        conversation.request.state,
-                        State::Length { touched: false, .. } | State::Chunked { chunked: Chunked::START, .. }
-                    )
-                {
-                    self.go_dark(&mut conversation.request);
+                // Refused before the body: what comes may be it, or the next request. A record is made of what looks
+                // like one, so this shows no more than records do.
+                let untouched = match &conversation.request.state {
+                    State::Length { touched, .. } => !touched,
+                    State::Chunked { chunked, .. } => *chunked == Chunked::START,
+                    _ => false,
+                };
+                if asked.expects_continue && conversation.asked.is_empty() && untouched {
+                    conversation.request.state = State::Head(HeadReader::certain_request());
                 }
-                let kept = framing::wants_reply_body(&head);
+                let kept = framing::wants_reply_body(&head).then(|| Masker::Xml(Xml::new()));
                 Some(Next::State(body(framing::of_reply(&head, Some(&asked.method)).0, kept, false)))
             })
         };
@@ -385,12 +440,15 @@ impl Scrubber {
         if bytes.is_empty() {
             return;
         }
-        if kept.as_mut().is_some_and(|masker| masker.mask(bytes)) {
-            self.out.push_back(piece(header, at, bytes.to_vec()));
-            return;
+        let shown = kept.as_mut().map_or(0, |masker| masker.mask(bytes));
+        let (text, rest) = bytes.split_at(shown.min(bytes.len()));
+        if !text.is_empty() {
+            self.out.push_back(piece(header, at, text.to_vec()));
         }
-        *kept = None;
-        self.out.push_back(unseen(header, at, bytes.len(), Unseen::Skipped));
+        if !rest.is_empty() {
+            *kept = None;
+            self.out.push_back(unseen(header, at + text.len(), rest.len(), Unseen::Skipped));
+        }
     }
 
     /// Bytes in doubt: their length alone.
@@ -419,7 +477,7 @@ impl Scrubber {
             }
             State::UntilClose { kept } => *kept = None,
             State::Head(_) | State::Length { .. } => self.go_dark(direction),
-            State::Dark => {}
+            State::Surplus | State::Dark => {}
         }
     }
 
@@ -447,8 +505,7 @@ const fn next_head(received: bool) -> State {
     State::Head(if received { HeadReader::request() } else { HeadReader::reply() })
 }
 
-fn body(framing: Framing, kept: bool, received: bool) -> State {
-    let kept = kept.then(Masker::new);
+fn body(framing: Framing, kept: Option<Masker>, received: bool) -> State {
     match framing {
         Framing::None => next_head(received),
         Framing::Length(left) => State::Length { left, kept, touched: false },

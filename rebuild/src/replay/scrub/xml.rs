@@ -20,12 +20,12 @@ enum State {
 
 /// Masks a document piece by piece. See the module.
 #[derive(Debug)]
-pub(super) struct Masker {
+pub(super) struct Xml {
     state: State,
     name: Vec<u8>,
 }
 
-impl Masker {
+impl Xml {
     pub(super) const fn new() -> Self {
         Self { state: State::Start, name: Vec::new() }
     }
@@ -77,7 +77,7 @@ mod tests {
 
     fn masked(document: &str, piece: usize) -> Option<String> {
         let mut bytes = document.as_bytes().to_vec();
-        let mut masker = Masker::new();
+        let mut masker = Xml::new();
         bytes.chunks_mut(piece).all(|piece| masker.mask(piece)).then(|| String::from_utf8(bytes).unwrap())
     }
 
