@@ -8,7 +8,7 @@ use super::{Clock, Number, Record, RecordSettings, facts, status};
 use crate::exchange::Exchange;
 use crate::http::head::{Headers, ResponseHead, Version};
 use crate::s3::aws_chunked;
-use crate::s3::caller::{Caller, Expiry};
+use crate::s3::caller::{AuthType, Caller, Expiry};
 use crate::s3::multi_delete::{Limits, MultiDelete};
 use crate::s3::operation::{Ambiguity, Class, Dialect};
 use crate::s3::outcome;
@@ -168,8 +168,13 @@ impl Making<'_> {
         });
 
         own.access_key = caller.access_key;
-        own.auth_type = Some(caller.auth_type.name());
-        own.signature_version = Some(caller.signature_version.name());
+        // A form names its caller, unless what was seen of it ends before that: then nobody is no answer.
+        let caller_unseen = is_post_object
+            && caller.auth_type == AuthType::None
+            && !exchange.request_body.whole
+            && memchr::memmem::find(&exchange.request_body.bytes, b"name=\"file\"").is_none();
+        own.auth_type = (!caller_unseen).then(|| caller.auth_type.name());
+        own.signature_version = (!caller_unseen).then(|| caller.signature_version.name());
         own.signed_headers = caller.signed_headers;
         own.region = caller.region;
         match caller.expiry {
