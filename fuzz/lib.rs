@@ -2,7 +2,7 @@
 
 use s3auditd_common::sample::{MAX_PIECE_BYTES, SampleHeader};
 use s3auditd_rebuild::exchange::Exchange;
-use s3auditd_rebuild::pipeline::{Limits, Moved, Output, Pipeline};
+use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
 use s3auditd_rebuild::record::{Clock, RecordMaker, RecordSettings};
 use s3auditd_rebuild::redact::Redaction;
 use s3auditd_rebuild::replay::scrub::Scrubber;
@@ -122,7 +122,7 @@ pub fn run(samples: &[OwnedSample]) -> Vec<Exchange> {
 
 /// The record of an exchange is one line of JSON, and not longer than it may be.
 pub fn record(maker: &mut RecordMaker, exchange: &Exchange) {
-    maker.classify(exchange);
+    let _class = maker.classify(exchange);
     let line = maker.record(exchange, Clock { wall_minus_monotonic_ns: 1 << 60 }).to_json_line();
     assert_eq!(line.iter().position(|byte| *byte < 0x20), Some(line.len() - 1), "control characters");
     assert!(line.len() < 4 * 1024 * 1024, "{} bytes", line.len());

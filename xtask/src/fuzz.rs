@@ -3,8 +3,8 @@
 //! Sanitizers need unstable flags; `RUSTC_BOOTSTRAP` lets the pinned toolchain have them, so that no other one is
 //! needed. What is found goes to `fuzz/artifacts`, what was learnt to `fuzz/corpus`; neither is in the repository.
 
-use crate::fetch;
 use crate::process::{cargo, command, output, succeed, workspace};
+use crate::{fetch, seeds};
 use anyhow::{Context as _, ensure};
 use std::fs;
 use std::path::PathBuf;
@@ -43,17 +43,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .collect();
     targets.sort_unstable();
     ensure!(!targets.is_empty(), "fuzz/targets has no {}", args.target.as_deref().unwrap_or("target"));
+    seeds::write(&home)?;
     let each = (args.time / targets.len() as u64).max(1);
     for target in &targets {
         eprintln!("fuzz: {target} for {each} s");
         let corpus = home.join("corpus").join(target);
         fs::create_dir_all(&corpus)?;
-        let seeds = home.join("seeds").join(target);
         let mut run = command(&fuzzer);
         run.env("RUSTC_BOOTSTRAP", "1").args(["run", "--fuzz-dir"]).arg(&home).arg(target).arg(&corpus);
-        if seeds.exists() {
-            run.arg(&seeds);
-        }
+        run.arg(home.join("seeds").join(target));
         run.arg("--").arg(format!("-max_total_time={each}"));
         run.args(["-max_len=65536", "-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"]);
         succeed(&mut run)?;

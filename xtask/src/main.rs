@@ -5,6 +5,7 @@ mod fetch;
 mod fuzz;
 mod process;
 mod run;
+mod seeds;
 mod setup;
 mod test;
 

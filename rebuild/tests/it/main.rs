@@ -9,6 +9,8 @@ mod hostile;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod scrub;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod windows;
