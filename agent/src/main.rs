@@ -114,6 +114,7 @@ fn usage(error: config::ConfigError) -> Failure {
 fn run(arguments: RunArguments) -> Result<(), Failure> {
     let Loaded { config, warnings, .. } = load(arguments.configuration)?;
     config.check_run().map_err(usage)?;
+    config.token().read().map_err(|error| Failure(Exit::Usage, error.to_string()))?;
     // The filter was parsed when the configuration was; standard output belongs to the records.
     tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log)).with_writer(std::io::stderr).init();
     for warning in warnings {

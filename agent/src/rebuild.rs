@@ -26,7 +26,7 @@ pub struct Rebuild {
 /// What comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// A record: one line of JSON with its newline.
+    /// A record: one line of JSON without its line end, which belongs to whoever writes it.
     Record(Vec<u8>),
     /// To be told to the kernel side, if there is one; see `Output::Window`.
     Window {
@@ -106,7 +106,9 @@ impl Rebuild {
     /// Every counter with its name.
     pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
         let own = self.not_audited.iter().map(|(class, count)| (format!("not_audited_{class}"), *count));
-        self.pipeline.counters().iter().map(|(name, value)| (name.to_owned(), value)).chain(own)
+        let counters = self.pipeline.counters();
+        let open = [("connections_open", counters.connections_open()), ("exchanges_open", counters.exchanges_open())];
+        counters.iter().chain(open).map(|(name, value)| (name.to_owned(), value)).chain(own)
     }
 
     fn record(&mut self, exchange: &Exchange) -> Option<Vec<u8>> {
@@ -116,7 +118,9 @@ impl Rebuild {
             *self.not_audited.entry(class.name()).or_default() += 1;
             return None;
         }
-        Some(self.maker.record(exchange, self.clock).to_json_line())
+        let mut line = self.maker.record(exchange, self.clock).to_json_line();
+        line.pop_if(|last| *last == b'\n');
+        Some(line)
     }
 }
 

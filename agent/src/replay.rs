@@ -220,8 +220,9 @@ impl<W: Write> Run<'_, W> {
 
     fn outputs(&mut self) -> Result<(), ReplayError> {
         while let Some(made) = self.rebuild.next_made() {
-            if let Made::Record(line) = made {
+            if let Made::Record(mut line) = made {
                 self.made += 1;
+                line.push(b'\n');
                 self.records.write_all(&line).map_err(ReplayError::Write)?;
             }
         }

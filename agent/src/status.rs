@@ -103,6 +103,7 @@ pub fn render(status: &Status) -> String {
     line("samples", &samples(&capture.cpus));
     line("kernel", &pairs(&kernel_counters(&capture.cpus)));
     line("missed runs", &pairs(&capture.missed_runs));
+    line("windows", &format!("{} had no room in the kernel's table", number(capture.failed_windows)));
     line("at start", &format!("{} connections were open", number(capture.open_at_start)));
     line("rebuild", &rebuild(&status.rebuild));
     line("records", &records(status));

@@ -166,29 +166,34 @@ pub const fn window_key(cookie: u64, direction: Direction) -> u64 {
 
 /// What user space wants of one direction next; set by the agent, removed by the kernel side once passed.
 ///
-/// `until` is compared as a signed 32-bit distance, so it must stand less than 2 GiB ahead: long bodies go in steps.
+/// `until` is compared as a signed 32-bit distance, so it must stand less than 2 GiB ahead. A longer window goes on by
+/// `more_steps` steps: the kernel side moves `until` by itself and tells each step's end, so that user space can widen
+/// the sequence numbers and nothing of a body is copied in between.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, PartialEq, Eq)]
 #[repr(C)]
 pub struct Window {
-    /// The sequence number at which the window ends (exclusive).
+    /// The sequence number at which the window, or its first step, ends (exclusive).
     pub until: u32,
     /// [`WindowKind`].
-    pub kind: u32,
+    pub kind: u16,
+    /// How many further steps of [`WINDOW_STEP_BYTES`] follow. Only for [`WindowKind::Skip`].
+    pub more_steps: u16,
 }
 
 /// See [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub enum WindowKind {
-    /// Nothing is needed before `until`: stay silent; one sample with [`Unseen::Skipped`] tells when it is reached. A call
-    /// that straddles the end yields that sample for its part before `until`, then copies from there on.
+    /// Nothing is needed before the end: stay silent; one sample with [`Unseen::Skipped`] tells when a step, or the end, is
+    /// reached. A call that straddles the end yields that sample for its part before it, then copies from there on.
     Skip = 1,
     /// Everything up to `until` is needed: the run budget does not apply.
     Want = 2,
 }
 
-/// The longest step of a window, well below the 2 GiB at which the signed comparison turns.
-pub const MAX_WINDOW_STEP_BYTES: u32 = 1 << 30;
+/// The length of a window's further steps: a quarter of the distance at which the signed comparison turns, so that even
+/// with the samples of two steps' ends lost the next one is still placed right.
+pub const WINDOW_STEP_BYTES: u32 = 1 << 29;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,10 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_ktime_get_ns, bpf_perf_event_output},
 };
-use core::{ffi::c_void, ptr::addr_of};
+use core::{
+    ffi::c_void,
+    ptr::{NonNull, addr_of},
+};
 use s3auditd_common::{
     counters::{KernelCounter, Program},
     sample::{Kind, Role, SampleHeader, Unseen},
@@ -26,7 +29,7 @@ pub struct Origin {
     pub cookie: u64,
     pub port: u16,
     /// None: the table is full.
-    pub state: Option<*mut ConnectionState>,
+    pub state: Option<NonNull<ConnectionState>>,
     /// Who counts.
     pub program: Program,
 }
@@ -52,8 +55,8 @@ pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other
         (*header).kind = kind as u8;
         (*header).reserved = 0;
         if let Some(state) = origin.state {
-            (*header).lost = (*state).lost;
-            (*header).role = (*state).role as u8;
+            (*header).lost = (*state.as_ptr()).lost;
+            (*header).role = (*state.as_ptr()).role as u8;
         } else {
             (*header).lost = 0;
             (*header).role = Role::Unknown as u8;
@@ -106,7 +109,7 @@ pub unsafe fn output_unseen(
     seq: u32,
     len: u32,
     why: Unseen,
-    state: Option<*mut ConnectionState>,
+    state: Option<NonNull<ConnectionState>>,
 ) {
     // SAFETY: the caller upholds it.
     unsafe {
@@ -139,6 +142,6 @@ pub unsafe fn output_unseen(
         // Two calls on one connection may race here and count one loss for two: the total is exact in the CPU's
         // counter, this one only says that there was one.
         // SAFETY: a map value that lives until the socket is destroyed.
-        unsafe { (*state).lost = (*state).lost.wrapping_add(1) }
+        unsafe { (*state.as_ptr()).lost = (*state.as_ptr()).lost.wrapping_add(1) }
     }
 }

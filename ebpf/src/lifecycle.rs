@@ -5,7 +5,7 @@ use crate::{
     emit::{Origin, fill, output_unseen},
     kernel::{Sock, TcpSock, state},
     maps::{CONNECTIONS, WINDOWS, count, scratch},
-    watch::is_watched_port,
+    watch::{connection, is_watched_port},
 };
 use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
 use aya_log_ebpf::warn;
@@ -34,9 +34,9 @@ pub fn socket_destroyed(context: BtfTracePointContext) -> i32 {
     let Some((tcp, port)) = watched_connection(sock) else { return 0 };
     let cookie = sock.cookie();
     // Only what was seen as a connection: a listener has no entry.
-    if let Some(known) = CONNECTIONS.get_ptr_mut(cookie) {
+    if let Some(known) = connection(cookie) {
         // SAFETY: a map value; this program is the only one that removes it.
-        let (role, fin_sent) = unsafe { ((*known).role, (*known).fin_sent) };
+        let (role, fin_sent) = unsafe { ((*known.as_ptr()).role, (*known.as_ptr()).fin_sent) };
         if role != Role::Connected as u16 {
             let origin = Origin { tcp, cookie, port, state: Some(known), program: Program::Destroyed };
             tell(&context, &origin, Kind::Closed, u32::from(fin_sent));
@@ -72,18 +72,20 @@ fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, 
             warn!(context, "connection table full: port {} is captured without run budget and loss count", port);
         }
         if role == Role::Accepted {
-            let state = CONNECTIONS.get_ptr_mut(cookie);
+            let state = connection(cookie);
             tell(context, &Origin { tcp, cookie, port, state, program: Program::StateChanged }, Kind::Opened, 0);
         }
         return;
     }
-    let known = CONNECTIONS.get_ptr_mut(cookie);
+    let known = connection(cookie);
     if let Some(known) = known {
         // Once closed by the gateway, further changes of its side (FIN_WAIT1 to CLOSE, CLOSE_WAIT to LAST_ACK ...) say
         // nothing new.
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
-            if (*known).role == Role::Connected as u16 || ((*known).fin_sent != 0 && new != state::CLOSE_WAIT) {
+            if (*known.as_ptr()).role == Role::Connected as u16
+                || ((*known.as_ptr()).fin_sent != 0 && new != state::CLOSE_WAIT)
+            {
                 return;
             }
         }
@@ -96,7 +98,7 @@ fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, 
             tell(context, &origin, Kind::LocalClosed, 0);
             if let Some(known) = known {
                 // SAFETY: as above.
-                unsafe { (*known).fin_sent = 1 };
+                unsafe { (*known.as_ptr()).fin_sent = 1 };
             }
         }
         // Straight to CLOSE without a FIN of the gateway's: a reset, the peer's if it left an error behind.

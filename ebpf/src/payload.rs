@@ -12,7 +12,8 @@ use core::{
 use s3auditd_common::{
     counters::KernelCounter,
     sample::{
-        Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, Window, WindowKind, window_key,
+        Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, WINDOW_STEP_BYTES, Window,
+        WindowKind, window_key,
     },
     settings::ConnectionState,
 };
@@ -49,10 +50,10 @@ pub struct Call {
 pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: impl FnOnce() -> Source) {
     let end = call.seq.wrapping_add(call.len);
     turn(origin, call.direction);
-    let (skip, unlimited) = match against_window(origin, call, end) {
-        Wanted::Nothing => return,
-        Wanted::From { skip, unlimited } => (skip, unlimited),
-    };
+    let Wanted { silent, skip, unlimited } = against_window(origin, call, end);
+    if silent {
+        return;
+    }
     let kind = match call.direction {
         Direction::Received => Kind::Received,
         Direction::Sent => Kind::Sent,
@@ -122,10 +123,10 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
     if let Some(state) = origin.state {
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
-            (*state).lost = (*header).lost;
+            (*state.as_ptr()).lost = (*header).lost;
             // What was asked for does not use up the budget of what comes after.
             if !unlimited {
-                let run = run_of(state, call.direction);
+                let run = run_of(state.as_ptr(), call.direction);
                 *run = (*run).saturating_add(copied);
             }
         }
@@ -146,48 +147,64 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
     }
 }
 
-/// What the window of a direction leaves of a call.
-enum Wanted {
-    Nothing,
-    /// All from `skip` bytes on; `unlimited`: the run budget does not apply.
-    From {
-        skip: u32,
-        unlimited: bool,
-    },
+/// What the window of a direction leaves of a call. (No enum: a variant's missing fields would be spilled
+/// uninitialised, which the verifier refuses.)
+struct Wanted {
+    /// Nothing is owed for it.
+    silent: bool,
+    /// So many bytes at its front are only told, not copied.
+    skip: u32,
+    /// The run budget does not apply.
+    unlimited: bool,
 }
 
 #[inline(always)]
 fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
-    let everything = Wanted::From { skip: 0, unlimited: false };
+    let everything = Wanted { silent: false, skip: 0, unlimited: false };
     let key = window_key(origin.cookie, call.direction);
-    // SAFETY: the value is copied at once; the agent replaces values whole.
-    let Some(&Window { until, kind }) = (unsafe { WINDOWS.get(key) }) else {
+    let Some(window) = WINDOWS.get_ptr_mut(key) else {
         return everything;
     };
-    // Signed distances: right as long as a window is less than 2 GiB long, which the agent sees to.
+    // SAFETY: a map value; the agent replaces values whole.
+    let Window { mut until, kind, mut more_steps } = unsafe { *window };
+    // Signed distances: right as long as a step, and a call, is less than 2 GiB long, which it is.
+    let mut end_past = end.wrapping_sub(until) as i32;
+    if end_past >= 0 && more_steps != 0 {
+        // A long window goes on, by as many steps as the call passed.
+        let passed = core::cmp::min(end_past as u32 / WINDOW_STEP_BYTES + 1, u32::from(more_steps));
+        until = until.wrapping_add(passed.wrapping_mul(WINDOW_STEP_BYTES));
+        more_steps -= passed as u16;
+        end_past = end.wrapping_sub(until) as i32;
+        if end_past < 0 {
+            // Should the agent replace the window at this moment, it lasts longer or shorter than meant: what is lost or
+            // copied by that is known by its sequence numbers.
+            // SAFETY: as above.
+            unsafe { *window = Window { until, kind, more_steps } };
+            return Wanted { silent: false, skip: call.len, unlimited: false };
+        }
+    }
     let start_past = call.seq.wrapping_sub(until) as i32;
-    let end_past = end.wrapping_sub(until) as i32;
     if end_past >= 0 {
         // Reached: it must not stand until the sequence numbers come round.
         let _gone_already = WINDOWS.remove(key);
         // What follows is something new, a head perhaps.
         if let Some(state) = origin.state {
             // SAFETY: a map value that lives until the socket is destroyed.
-            unsafe { *run_of(state, call.direction) = 0 };
+            unsafe { *run_of(state.as_ptr(), call.direction) = 0 };
         }
     }
     if start_past >= 0 {
         return everything;
     }
-    if kind != WindowKind::Skip as u32 {
-        return Wanted::From { skip: 0, unlimited: true };
+    if kind != WindowKind::Skip as u16 {
+        return Wanted { silent: false, skip: 0, unlimited: true };
     }
     if end_past < 0 {
         count(origin.program, KernelCounter::SkippedCalls, 1);
         count(origin.program, KernelCounter::SkippedBytes, u64::from(call.len));
-        return Wanted::Nothing;
+        return Wanted { silent: true, skip: 0, unlimited: false };
     }
-    Wanted::From { skip: until.wrapping_sub(call.seq), unlimited: false }
+    Wanted { silent: false, skip: until.wrapping_sub(call.seq), unlimited: false }
 }
 
 /// The run of a direction. (A match, and no index: the verifier must see a constant.)
@@ -215,7 +232,7 @@ fn turn(origin: &Origin, direction: Direction) {
     if let Some(state) = origin.state {
         // SAFETY: a map value that lives until the socket is destroyed; a race between two calls makes the budget
         // inexact, never a sample wrong.
-        unsafe { *run_of(state, other) = 0 };
+        unsafe { *run_of(state.as_ptr(), other) = 0 };
     }
 }
 
@@ -224,7 +241,7 @@ fn turn(origin: &Origin, direction: Direction) {
 fn remaining_budget(origin: &Origin, direction: Direction) -> u32 {
     let Some(state) = origin.state else { return RUN_BUDGET_BYTES };
     // SAFETY: as in `turn`.
-    RUN_BUDGET_BYTES.saturating_sub(unsafe { *run_of(state, direction) })
+    RUN_BUDGET_BYTES.saturating_sub(unsafe { *run_of(state.as_ptr(), direction) })
 }
 
 /// State of the walk through a call's user memory.

@@ -5,6 +5,7 @@ use crate::{
     maps::{CONNECTIONS, PORTS, count},
 };
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use core::ptr::NonNull;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
     sample::Role,
@@ -39,26 +40,29 @@ pub fn watched(sock: Sock) -> Option<(TcpSock, u16)> {
     Some((tcp, port))
 }
 
+/// The state of a connection that is in the table. (`NonNull`, so that "none" is a null pointer and not an uninitialised
+/// one, which the verifier would refuse to see spilled.)
+#[inline(always)]
+pub fn connection(cookie: u64) -> Option<NonNull<ConnectionState>> {
+    CONNECTIONS.get_ptr_mut(cookie).and_then(NonNull::new)
+}
+
 /// The connection's state, made on first sight. Err: it was connected out by the gateway, or there is no room for it.
 #[inline(always)]
-pub fn state_of(program: Program, cookie: u64) -> Result<Option<*mut ConnectionState>, NotAccepted> {
-    let state = match CONNECTIONS.get_ptr_mut(cookie) {
-        Some(state) => state,
-        None => {
-            // Not seen opening: it was there before the probes (or the table was full then).
-            let fresh = ConnectionState { lost: 0, role: Role::Unknown as u16, fin_sent: 0, run: [0; 2] };
-            let _exists_or_full = CONNECTIONS.insert(cookie, fresh, BPF_NOEXIST);
-            match CONNECTIONS.get_ptr_mut(cookie) {
-                Some(state) => state,
-                None => {
-                    count(program, KernelCounter::TableFull, 1);
-                    return Ok(None);
-                }
-            }
-        }
+pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<ConnectionState>>, NotAccepted> {
+    let mut state = connection(cookie);
+    if state.is_none() {
+        // Not seen opening: it was there before the probes (or the table was full then).
+        let fresh = ConnectionState { lost: 0, role: Role::Unknown as u16, fin_sent: 0, run: [0; 2] };
+        let _exists_or_full = CONNECTIONS.insert(cookie, fresh, BPF_NOEXIST);
+        state = connection(cookie);
+    }
+    let Some(state) = state else {
+        count(program, KernelCounter::TableFull, 1);
+        return Ok(None);
     };
     // SAFETY: a map value; the entry lives until the socket is destroyed, which it is not while it is in use.
-    if unsafe { (*state).role } == Role::Connected as u16 {
+    if unsafe { (*state.as_ptr()).role } == Role::Connected as u16 {
         count(program, KernelCounter::NotAccepted, 1);
         return Err(NotAccepted);
     }

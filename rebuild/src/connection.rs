@@ -469,12 +469,9 @@ impl Connection {
 
     fn feed_span(&mut self, direction: Direction, span: Span<'_>, end: u64, out: &mut Outside<'_>) {
         self.converse(out, |http, cx| http.take(direction, span, cx));
-        self.stream_mut(direction).assembler.set_cursor(end);
-        if let Data::Seen(bytes) = span.data {
-            let stream = self.stream_mut(direction);
-            stream.run = stream.run.saturating_add(bytes.len() as u64);
-            self.stream_mut(opposite(direction)).run = 0;
-        }
+        let seen = if let Data::Seen(bytes) = span.data { bytes.len() as u64 } else { 0 };
+        self.stream_mut(direction).moved(span.at, end, seen);
+        self.stream_mut(opposite(direction)).turn();
     }
 
     fn converse(&mut self, out: &mut Outside<'_>, step: impl FnOnce(&mut Conversation, &mut Context<'_>)) {
@@ -520,7 +517,7 @@ impl Connection {
         for direction in [Direction::Received, Direction::Sent] {
             let appetite = self.http.appetite(direction);
             let Some(window) = self.stream_mut(direction).window(appetite) else { continue };
-            let counter = if window.kind == WindowKind::Skip as u32 {
+            let counter = if window.kind == WindowKind::Skip as u16 {
                 &mut out.counters.skip_windows
             } else {
                 &mut out.counters.want_windows

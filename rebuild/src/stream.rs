@@ -2,15 +2,12 @@
 
 use crate::assembler::{Assembler, low};
 use crate::http::conversation::Appetite;
-use s3auditd_common::sample::{MAX_WINDOW_STEP_BYTES, Window, WindowKind};
+use s3auditd_common::sample::{WINDOW_STEP_BYTES, Window, WindowKind};
 
 /// How far ahead a want window reaches, and how much of the kernel side's run budget may be used before one is set:
 /// most heads and chunked replies are shorter and cost no window at all.
 const WANT_STEP_BYTES: u64 = 1024 * 1024;
 const WANT_AFTER_BYTES: u64 = 256 * 1024;
-/// With the budget used up, a skip window before bytes that must be seen ends so much earlier: what moves until the
-/// want window is there is no loss then.
-const WANT_MARGIN_BYTES: u64 = 4 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,8 +17,9 @@ pub(crate) struct Stream {
     pub(crate) skip_until: u64,
     /// Up to here a want window reaches.
     want_until: u64,
-    /// Bytes copied since the other direction last moved, as the kernel side counts them for the run budget.
-    pub(crate) run: u64,
+    /// Bytes copied since the other direction last moved or a skip window ended, outside want windows: as the kernel
+    /// side counts them for the run budget.
+    run: u64,
 }
 
 impl Stream {
@@ -33,45 +31,73 @@ impl Stream {
         self.assembler.set_cursor(position);
     }
 
+    /// The bytes from `at` to `end` have been taken, `seen` of them copied.
+    pub(crate) const fn moved(&mut self, at: u64, end: u64, seen: u64) {
+        self.assembler.set_cursor(end);
+        if at < self.skip_until && self.skip_until <= end {
+            self.run = 0;
+        }
+        if at >= self.want_until {
+            self.run = self.run.saturating_add(seen);
+        }
+    }
+
+    /// The other direction moved.
+    pub(crate) const fn turn(&mut self) {
+        self.run = 0;
+    }
+
     /// The window to set, if the one that is set does not do.
     pub(crate) fn window(&mut self, appetite: Appetite) -> Option<Window> {
         let cursor = self.assembler.cursor();
         if cursor < self.skip_until {
             return None;
         }
-        let budget_is_short = self.run >= WANT_AFTER_BYTES;
-        let appetite = match appetite {
-            Appetite::Skips { bytes, then_needs: true } if budget_is_short => {
-                match bytes.checked_sub(WANT_MARGIN_BYTES).filter(|bytes| *bytes >= WANT_MARGIN_BYTES) {
-                    Some(bytes) => Appetite::Skips { bytes, then_needs: false },
-                    None => Appetite::Needs,
-                }
-            }
-            other => other,
-        };
-        let (until, kind) = match appetite {
-            // What is left of a want window would keep the other direction's run from ending: take it back.
-            Appetite::Indifferent | Appetite::Needs if !budget_is_short && self.want_until > cursor => {
-                self.want_until = 0;
-                (cursor, WindowKind::Want)
-            }
-            Appetite::Indifferent => return None,
-            Appetite::Skips { bytes, .. } => {
-                let until = cursor.saturating_add(bytes.min(u64::from(MAX_WINDOW_STEP_BYTES)));
-                self.skip_until = until;
+        match appetite {
+            Appetite::Indifferent => None,
+            Appetite::Skips { bytes } => {
+                let (first, more_steps) = steps(bytes);
+                self.skip_until = cursor.saturating_add(first + u64::from(more_steps) * STEP_BYTES);
                 // One map entry a direction: this replaces a want window.
                 self.want_until = 0;
-                (until, WindowKind::Skip)
+                let until = low(cursor.saturating_add(first));
+                Some(Window { until, kind: WindowKind::Skip as u16, more_steps })
             }
             Appetite::Needs => {
                 let covered = self.want_until.saturating_sub(cursor);
-                if !budget_is_short || covered > WANT_STEP_BYTES / 2 {
+                if self.run < WANT_AFTER_BYTES || covered > WANT_STEP_BYTES / 2 {
                     return None;
                 }
                 self.want_until = cursor.saturating_add(WANT_STEP_BYTES);
-                (self.want_until, WindowKind::Want)
+                Some(Window { until: low(self.want_until), kind: WindowKind::Want as u16, more_steps: 0 })
             }
-        };
-        Some(Window { until: low(until), kind: kind as u32 })
+        }
+    }
+}
+
+const STEP_BYTES: u64 = WINDOW_STEP_BYTES as u64;
+
+/// A skip as a first step of at most [`WINDOW_STEP_BYTES`] and further ones; what is longer than the steps can say is
+/// cut, and asked for again when it is reached.
+fn steps(bytes: u64) -> (u64, u16) {
+    let more = bytes.saturating_sub(1) / STEP_BYTES;
+    match u16::try_from(more) {
+        Ok(steps) => (bytes - more * STEP_BYTES, steps),
+        Err(_) => (STEP_BYTES, u16::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_add_up_to_the_skip() {
+        for bytes in [1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES, (5 << 30) + 7] {
+            let (first, more) = steps(bytes);
+            assert!((1..=STEP_BYTES).contains(&first), "{bytes}");
+            assert_eq!(first + u64::from(more) * STEP_BYTES, bytes);
+        }
+        assert_eq!(steps(u64::MAX), (STEP_BYTES, u16::MAX));
     }
 }

@@ -140,6 +140,21 @@ impl Daemon {
         self.stderr.text()
     }
 
+    /// Waits until what it wrote to stderr is `good`; whether it came to be.
+    #[must_use]
+    pub fn stderr_when(&self, patience: Duration, good: impl Fn(&str) -> bool) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            if good(&self.stderr()) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What it wrote to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {
@@ -180,12 +195,16 @@ fn binary() -> anyhow::Result<PathBuf> {
 
 fn command(binary: &Path) -> Command {
     let mut command = Command::new(binary);
-    // Each of the daemon's keys is also a variable: what is set for us must not configure it.
+    without_our_variables(&mut command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Each of the daemon's keys is also a variable: what is set for us must not configure it, nor make it warn.
+pub fn without_our_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"S3AUDITD_")) {
         command.env_remove(name);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
 }
 
 /// Runs the binary with these arguments to its end.

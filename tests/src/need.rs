@@ -23,6 +23,8 @@ pub enum Need {
     Ipv6,
     /// io_uring.
     IoUring,
+    /// The right to make a mount namespace, and the commands unshare and setpriv.
+    Namespaces,
 }
 
 impl Need {
@@ -38,6 +40,7 @@ impl Need {
             Self::Python => tool("S3AUDITD_PYTHON").map(drop),
             Self::Curl => curl(),
             Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),
+            Self::Namespaces => namespaces(),
             Self::IoUring => io_uring::IoUring::new(2).map(drop).map_err(|error| absent("io_uring", &error)),
         }
     }
@@ -55,6 +58,15 @@ fn daemon() -> Result<(), Missing> {
         return Err(Missing("the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_owned()));
     }
     tool("S3AUDITD_BIN").map(drop)
+}
+
+fn namespaces() -> Result<(), Missing> {
+    let command = ["--mount", "setpriv", "--clear-groups", "true"];
+    match std::process::Command::new("unshare").args(command).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(absent("unshare --mount", &status)),
+        Err(error) => Err(absent("unshare", &error)),
+    }
 }
 
 fn curl() -> Result<(), Missing> {

@@ -146,7 +146,8 @@ impl Seen {
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let mut state = self.lock();
         let status = if head.method == hyper::Method::POST { state.answer } else { StatusCode::METHOD_NOT_ALLOWED };
-        let lines: Vec<_> = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        // NDJSON: every line ends, the last one too, and none is empty.
+        let lines: Vec<_> = body.strip_suffix(b"\n").unwrap_or(body).split(|byte| *byte == b'\n').collect();
         state.deliveries.push(Delivery {
             from,
             authorization: header("authorization"),

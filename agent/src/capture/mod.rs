@@ -85,6 +85,16 @@ struct CpuRead {
     reported_lost: u64,
 }
 
+impl CpuRead {
+    /// Counted each time, said ever more rarely.
+    fn not_understood(&mut self, why: &dyn std::fmt::Display) {
+        self.undecodable += 1;
+        if self.undecodable.is_power_of_two() {
+            warn!(total = self.undecodable, "a ring record is no sample: {why}");
+        }
+    }
+}
+
 impl Capture {
     /// Loads, attaches and opens the rings.
     ///
@@ -157,15 +167,11 @@ impl Capture {
                             cpu.read_bytes += (size_of_val(&sample.header) + sample.payload.len()) as u64;
                             each(&sample, windows);
                         }
-                        Err(error) => {
-                            cpu.undecodable += 1;
-                            if cpu.undecodable.is_power_of_two() {
-                                warn!(%error, total = cpu.undecodable, "a ring record is no sample");
-                            }
-                        }
+                        Err(error) => cpu.not_understood(&error),
                     }
                 }
                 Entry::Lost(count) => cpu.reported_lost += count,
+                Entry::Nonsense(bytes) => cpu.not_understood(&format_args!("{bytes} bytes of a ring make no sense")),
             });
             self.grace_wanted |= cpu.read != before;
         }

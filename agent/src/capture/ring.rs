@@ -49,6 +49,8 @@ pub enum Entry<'a> {
     Sample(&'a [u8]),
     /// The kernel's own report of records that did not fit.
     Lost(u64),
+    /// Bytes that make no sense; they are given up. Never seen.
+    Nonsense(u64),
 }
 
 /// One CPU's ring.
@@ -135,7 +137,10 @@ impl Ring {
         let data = unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(page_size()), self.size) };
         let mut tail = tail_word.load(Ordering::Relaxed);
         while tail < head {
-            let Some((kind, record)) = record_at(data, tail, head, &mut self.wrapped) else { break };
+            let Some((kind, record)) = record_at(data, tail, head, &mut self.wrapped) else {
+                each(Entry::Nonsense(head - tail));
+                break;
+            };
             tail += record.len() as u64;
             match kind {
                 PERF_RECORD_SAMPLE => each(Entry::Sample(raw_data(record))),
@@ -148,7 +153,7 @@ impl Ring {
     }
 }
 
-/// The record at `tail`, whole; None: the ring's bytes make no sense (never seen; what is left is given up).
+/// The record at `tail`, whole; None: the ring's bytes make no sense.
 fn record_at<'a>(data: &'a [u8], tail: u64, head: u64, wrapped: &'a mut Vec<u8>) -> Option<(u32, &'a [u8])> {
     let mask = data.len() as u64 - 1;
     let start = usize::try_from(tail & mask).ok()?;

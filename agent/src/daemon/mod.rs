@@ -140,8 +140,9 @@ async fn supervise(config: Config, record: Option<&Path>) -> Result<(), RunError
         AuditThread::start(Audit::new(&config, capture, producer, recorder, Arc::clone(&health), instance_id))?;
     let delivery = deliver::run(sink, (&config).into(), consumer, delivery_stats, stopped.clone());
     let mut delivery = tokio::spawn(delivery);
-    let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
+    // Said before it can be asked for.
     announce(&config, &health);
+    let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
 
     let mut ended = None;
     let died = tokio::select! {

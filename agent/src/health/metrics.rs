@@ -85,6 +85,7 @@ fn capture(scrape: &mut Scrape, status: &Status) {
     scrape.counters("kernel_events", "Every other counter of the probes", counters("event", false));
     let missed = capture.missed_runs.iter().map(|(program, count)| (vec![("program", program.clone())], *count));
     scrape.counters("missed_runs", "Times that the kernel skipped a program", missed);
+    scrape.counter("windows_failed", "Windows that the kernel's table had no room for", capture.failed_windows);
     scrape.gauge("ring_bytes", "Ring of each CPU", capture.ring_bytes);
     scrape.gauge("connections_open_at_start", "Open when the probes were attached", capture.open_at_start);
     let ports = capture.ports.iter().map(|port| (vec![("port", port.port.to_string())], u64::from(port.listening)));

@@ -24,6 +24,7 @@ fn example() -> Status {
             cpus: vec![cpu(0, 1_234_567, 1_234_560, 12), cpu(1, 9, 10, 0)],
             ring_bytes: 4 << 20,
             open_at_start: 3,
+            failed_windows: 0,
             missed_runs: BTreeMap::new(),
         },
         rebuild: [("exchanges_begun", 1007), ("exchanges_ended", 1000), ("exchanges_open", 7)]

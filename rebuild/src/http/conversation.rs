@@ -49,8 +49,8 @@ pub(crate) enum Appetite {
     Indifferent,
     /// Bytes must be seen to stay in step.
     Needs,
-    /// So many bytes are of no use, whatever they are. `then_needs`: those right behind them must be seen.
-    Skips { bytes: u64, then_needs: bool },
+    /// So many bytes are of no use, whatever they are.
+    Skips { bytes: u64 },
 }
 
 /// How a connection came to its end.
@@ -285,13 +285,13 @@ impl Conversation {
                         && self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
                     of_body(body, !may_be_left_out)
                 }
-                RequestSide::Opaque => Appetite::Skips { bytes: u64::MAX, then_needs: false },
+                RequestSide::Opaque => Appetite::Skips { bytes: u64::MAX },
             },
             Direction::Sent => match &self.reply {
                 ReplySide::Idle | ReplySide::Lost { .. } => Appetite::Indifferent,
                 ReplySide::Head { .. } => Appetite::Needs,
                 ReplySide::Body { body, sure, .. } => of_body(body, *sure || body.taken() > 0),
-                ReplySide::Opaque => Appetite::Skips { bytes: u64::MAX, then_needs: false },
+                ReplySide::Opaque => Appetite::Skips { bytes: u64::MAX },
             },
         }
     }
@@ -385,7 +385,7 @@ fn of_body(body: &Body, certain: bool) -> Appetite {
     if !certain || (body.ends_with_connection() && body.taken() < UNTIL_CLOSE_GRACE_BYTES) {
         Appetite::Indifferent
     } else if unneeded >= worth {
-        Appetite::Skips { bytes: unneeded, then_needs: !body.ends_with_connection() }
+        Appetite::Skips { bytes: unneeded }
     } else if body.needs_bytes() {
         Appetite::Needs
     } else {

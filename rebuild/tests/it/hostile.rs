@@ -163,7 +163,7 @@ proptest! {
             while let Some(output) = pipeline.next_output() {
                 match output {
                     Output::Exchange(_) => ended += 1,
-                    Output::Window { window, .. } => prop_assert!(window.kind <= WindowKind::Want as u32),
+                    Output::Window { window, .. } => prop_assert!(window.kind <= WindowKind::Want as u16),
                 }
             }
         }

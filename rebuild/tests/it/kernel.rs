@@ -2,7 +2,9 @@
 //! rather than bytes: only what is copied exists.
 
 use crate::support::Owned;
-use s3auditd_common::sample::{Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, Window, WindowKind};
+use s3auditd_common::sample::{
+    Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, WINDOW_STEP_BYTES, Window, WindowKind,
+};
 use s3auditd_rebuild::exchange::Exchange;
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
 use std::collections::VecDeque;
@@ -61,18 +63,27 @@ impl Kernel {
         let total: u64 = parts.iter().map(length).sum();
         let end = self.streams[direction as usize].at.wrapping_add(low(total));
         let mut unlimited = false;
+        self.streams[1 - direction as usize].run = 0;
         match self.streams[direction as usize].window {
-            Some(window) if window.kind == WindowKind::Skip as u32 => {
-                let behind = end.wrapping_sub(window.until).cast_signed();
-                if behind < 0 {
+            Some(mut window) if window.kind == WindowKind::Skip as u16 => {
+                if end.wrapping_sub(window.until).cast_signed() < 0 {
                     self.streams[direction as usize].at = end;
                     return;
+                }
+                while window.more_steps != 0 && end.wrapping_sub(window.until).cast_signed() >= 0 {
+                    window.until = window.until.wrapping_add(WINDOW_STEP_BYTES);
+                    window.more_steps -= 1;
+                }
+                if end.wrapping_sub(window.until).cast_signed() < 0 {
+                    self.streams[direction as usize].window = Some(window);
+                    return self.emit(direction, Unseen::Skipped, total, &mut left, end);
                 }
                 let inside = window.until.wrapping_sub(self.streams[direction as usize].at);
                 if inside.cast_signed() > 0 {
                     self.emit(direction, Unseen::Skipped, u64::from(inside), &mut left, end);
                 }
                 self.streams[direction as usize].window = None;
+                self.streams[direction as usize].run = 0;
             }
             Some(window) if end.wrapping_sub(window.until).cast_signed() >= 0 => {
                 unlimited = self.streams[direction as usize].at.wrapping_sub(window.until).cast_signed() < 0;
@@ -80,11 +91,7 @@ impl Kernel {
             }
             _ => {}
         }
-        // As the kernel side has it: a call inside a want window ends no run, and adds to its own.
         let wanted = unlimited || self.streams[direction as usize].window.is_some();
-        if !wanted {
-            self.streams[1 - direction as usize].run = 0;
-        }
         while let rest @ 1.. = left.iter().map(length).sum::<u64>() {
             let stream = &mut self.streams[direction as usize];
             let budget = if wanted { u64::MAX } else { u64::from(RUN_BUDGET_BYTES).saturating_sub(stream.run) };
@@ -92,7 +99,9 @@ impl Kernel {
             if piece == 0 {
                 self.emit(direction, Unseen::Withheld, rest, &mut left, end);
             } else {
-                stream.run += piece;
+                if !wanted {
+                    stream.run += piece;
+                }
                 self.emit(direction, Unseen::Seen, piece, &mut left, end);
             }
         }

@@ -6,8 +6,8 @@ use s3auditd_rebuild::redact::Redaction;
 use s3auditd_rebuild::replay::scrub::Scrubber;
 
 const SECRETS: &str = "> GET /b/k?X-Amz-Signature=SECRET&x=1 HTTP/1.1\\r\\nHost: h\\r\\nAuthorization: AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=SECRET\\r\\nX-Amz-Security-Token: SECRET\\r\\n\\r\\n
-< HTTP/1.1 403 No\\r\\nSet-Cookie: SECRET\\r\\nContent-Type: application/xml\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n2f;x=SECRET\\r\\n<Error a='SECRET'><Code>C</Code><M>SECRET</M></Error\\r\\n1\\r\\n>\\r\\n0\\r\\nT: SECRET\\r\\n\\r\\n
-> POST / HTTP/1.1\\r\\nHost: h\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\nContent-Length: 45\\r\\n\\r\\nAction=AssumeRole&Password=SECRET&Token=SECRET
+< HTTP/1.1 403 No\\r\\nSet-Cookie: SECRET\\r\\nContent-Type: application/xml\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n34;x=SECRET\\r\\n<Error a='SECRET'><Code>C</Code><M>SECRET</M></Error\\r\\n1\\r\\n>\\r\\n0\\r\\nT: SECRET\\r\\n\\r\\n
+> POST / HTTP/1.1\\r\\nHost: h\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\nContent-Length: 46\\r\\n\\r\\nAction=AssumeRole&Password=SECRET&Token=SECRET
 < HTTP/1.1 200 OK\\r\\nContent-Type: text/xml\\r\\nContent-Length: 65\\r\\n\\r\\n<R><AccessKeyId>AK</AccessKeyId><SecretAccessKey>SECRET</R></R>\\r\\n
 > PUT /b/k HTTP/1.1\\r\\nHost: h\\r\\nExpect: 100-continue\\r\\nContent-Length: 30\\r\\n\\r\\n
 < HTTP/1.1 100 Continue\\r\\n\\r\\n

@@ -9,8 +9,9 @@ use s3auditd_tests::client::sign;
 use s3auditd_tests::expect;
 use s3auditd_tests::gateway::{Gateway, raw, s3s};
 use s3auditd_tests::http::Connection;
-use s3auditd_tests::world::World;
+use s3auditd_tests::world::{After, World};
 use std::io::Write as _;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +19,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("load::a_thousand_kept_connections", thousand_connections),
         Scenario::new("load::bodies_do_not_cross_the_ring", large_bodies),
+        Scenario::new("load::bodies_beyond_2_gib_and_the_heads_right_behind_them", beyond_2_gib),
+        Scenario::new("load::a_full_connection_table_is_counted_and_said", full_table),
         Scenario::new("load::what_a_small_ring_loses_is_counted_and_no_record_is_wrong", small_ring),
     ]
 }
@@ -97,6 +100,94 @@ fn large_bodies() -> anyhow::Result<()> {
     eprintln!("{} bytes of bodies put {through} bytes through the ring", 2 * LARGE_BYTES);
     anyhow::ensure!(through < MOST_RING_BYTES, "{through} bytes went through the ring: {}", after.status.0);
     Ok(())
+}
+
+/// Above 2 GiB, where signed 32-bit distances turn, and no multiple of the pieces it is moved in.
+const HUGE_BYTES: u64 = (5 << 29) + 12_345;
+
+/// Two uploads and two downloads, pipelined: every head stands right behind the body before it.
+fn beyond_2_gib() -> anyhow::Result<()> {
+    let gateway = raw::start(|request, stream| {
+        if request.method == "PUT" {
+            return stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_ok();
+        }
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {HUGE_BYTES}\r\n\r\n");
+        stream.write_all(head.as_bytes()).is_ok() && pour(stream, HUGE_BYTES).is_ok()
+    })?;
+    let world = World::around(gateway, &[])?;
+    for method in ["PUT", "GET"] {
+        let mut stream = TcpStream::connect(world.gateway.address)?;
+        let mut requests = stream.try_clone()?;
+        let writer = std::thread::spawn(move || -> std::io::Result<()> {
+            for number in 0..2 {
+                let length = if method == "PUT" { HUGE_BYTES } else { 0 };
+                let head = format!("{method} /huge/{number} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+                requests.write_all(head.as_bytes())?;
+                pour(&mut requests, length)?;
+            }
+            requests.shutdown(Shutdown::Write)
+        });
+        std::io::copy(&mut stream, &mut std::io::sink())?;
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+    }
+    let After { status, records, .. } = world.settle(4)?;
+    let seen: Vec<_> = records
+        .iter()
+        .map(|record| {
+            let number = |name: &str| record.0.pointer(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+            let bodies = (number("/s3auditd/requestBodyBytes"), number("/s3auditd/responseBodyBytes"));
+            (record.api_name(), record.key(), record.completion(), bodies.0, bodies.1)
+        })
+        .collect();
+    let expected = [
+        (Some("PutObject"), Some("0"), Some("complete"), HUGE_BYTES, 0),
+        (Some("PutObject"), Some("1"), Some("complete"), HUGE_BYTES, 0),
+        (Some("GetObject"), Some("0"), Some("complete"), 0, HUGE_BYTES),
+        (Some("GetObject"), Some("1"), Some("complete"), 0, HUGE_BYTES),
+    ];
+    anyhow::ensure!(seen == expected, "{seen:?}\nstatus: {}", status.0);
+    let through = status.ring("read_bytes");
+    eprintln!("{} bytes of bodies put {through} bytes through the ring", 4 * HUGE_BYTES);
+    anyhow::ensure!(through < 4 * MOST_RING_BYTES, "{through} bytes went through the ring: {}", status.0);
+    status.whole()
+}
+
+fn pour(stream: &mut TcpStream, mut bytes: u64) -> std::io::Result<()> {
+    let piece = vec![b'h'; 1 << 20];
+    while bytes > 0 {
+        let now = usize::try_from(bytes).unwrap_or(usize::MAX).min(piece.len());
+        stream.write_all(piece.get(..now).unwrap_or_default())?;
+        bytes -= now as u64;
+    }
+    Ok(())
+}
+
+fn full_table() -> anyhow::Result<()> {
+    const AT_ONCE: usize = 40;
+    let world = World::around(raw::answering(5)?, &["--max-connections", "8"])?;
+    let mut connections = Vec::new();
+    for _ in 0..AT_ONCE {
+        connections.push(Connection::open(world.gateway.address)?);
+    }
+    let mut calls = Vec::new();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        let key = format!("key-{number}");
+        let request = format!("GET /table/{key} HTTP/1.1\r\nHost: h\r\nUser-Agent: raw-socket/1\r\n\r\n");
+        let reply = connection.ask(request.as_bytes())?;
+        calls.push(plain_call(
+            Call::new("GetObject", Some("table"), Some(&key), 0),
+            connection,
+            request.as_bytes(),
+            &reply,
+        )?);
+    }
+    drop(connections);
+    let after = world.settle(AT_ONCE)?;
+    let full = after.status.kernel("table_full");
+    anyhow::ensure!(full > 0, "{AT_ONCE} connections at once fitted into 8: {}", after.status.0);
+    anyhow::ensure!(after.ended.stderr.contains("connection table full"), "it is not said:\n{}", after.ended.stderr);
+    after.status.ring_agrees()?;
+    expect::none_wrong(&calls, &after.records)
 }
 
 const LOADERS: usize = 8;

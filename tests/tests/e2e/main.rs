@@ -61,7 +61,7 @@ fn trial(scenario: Scenario, no_skip: bool) -> Trial {
     let Scenario { name, needs, run } = scenario;
     let missing = std::iter::once(Need::Daemon).chain(needs).find_map(|need| need.check().err());
     match missing {
-        None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:?}")))),
+        None => Trial::test(name, move || run().map_err(|error| Failed::from(format!("{error:#}")))),
         Some(missing) if no_skip => {
             Trial::test(name, move || Err(Failed::from(format!("cannot run, and skipping is off: {}", missing.0))))
         }

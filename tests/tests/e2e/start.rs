@@ -6,12 +6,20 @@ use s3auditd_tests::client::light::Light;
 use s3auditd_tests::daemon::{self, Daemon};
 use s3auditd_tests::expect;
 use s3auditd_tests::gateway::{free_port, local, s3s};
+use s3auditd_tests::need::{self, Need};
 use s3auditd_tests::webhook::Webhook;
 use s3auditd_tests::world::{PATIENCE, World};
+use std::fs::Permissions;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("start::bad_input_is_one_clear_line_and_exit_code_2", bad_input),
+        Scenario::needing("start::a_missing_capability_or_btf_is_one_clear_line", &[Need::Namespaces], lacking),
+        Scenario::new("start::a_metrics_address_that_is_taken_is_exit_code_5", address_taken),
+        Scenario::new("start::status_without_a_daemon_is_exit_code_6", no_daemon),
         Scenario::new("start::a_port_that_nobody_listens_on_is_waited_for", port_without_listener),
         Scenario::new("start::without_an_endpoint_records_go_to_stdout", stdout),
         Scenario::new("start::sigterm_drains", sigterm_drains),
@@ -37,10 +45,11 @@ fn bad_input() -> anyhow::Result<()> {
         (&["--listen", "9000", "--endpoint", "not a url"], "endpoint"),
         (&["--listen", "9000", "--endpoint", "ftp://127.0.0.1/"], "endpoint"),
         (&["--listen", "0"], "listen"),
-        (&["--listen", "9000", "--auth-token-file", absent], "absent.toml"),
+        (&["--listen", "9000", "--endpoint", "http://127.0.0.1:1/", "--auth-token-file", absent], "absent.toml"),
     ];
     for (flags, word) in cases {
-        let arguments: Vec<_> = ["run"].iter().chain(flags).copied().collect();
+        // No address that another daemon on this machine may hold.
+        let arguments: Vec<_> = ["run", "--metrics-listen", "off"].iter().chain(flags).copied().collect();
         let ended = daemon::run(&arguments)?;
         let said = ended.stderr.trim_end();
         let shown = format!("`s3auditd {}`: {}\n{said}", arguments.join(" "), ended.status);
@@ -50,14 +59,62 @@ fn bad_input() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The daemon behind a command that takes something from it first.
+fn lacking() -> anyhow::Result<()> {
+    let cases: [(&str, &[&str], i32, &str); 2] = [
+        ("setpriv", &["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"], 3, "CAP_BPF"),
+        (
+            "unshare",
+            &["--mount", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\""],
+            4,
+            "/sys/kernel/btf/vmlinux",
+        ),
+    ];
+    // A copy that anybody may run: the build's folders may be root's alone.
+    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
+    let binary = folder.path().join("s3auditd");
+    std::fs::copy(need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?, &binary)?;
+    for (program, before, code, word) in cases {
+        let mut command = Command::new(program);
+        command.args(before).arg(&binary).args(["run", "--listen", "9000", "--metrics-listen", "off"]);
+        daemon::without_our_variables(&mut command);
+        let ended = command.stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        let shown = format!("{command:?}: {}\n{said}", ended.status);
+        anyhow::ensure!(ended.status.code() == Some(code), "not exit code {code}: {shown}");
+        anyhow::ensure!(
+            said.contains(word) && said.trim_end().lines().count() == 1,
+            "not one line about {word:?}: {shown}"
+        );
+    }
+    Ok(())
+}
+
+fn address_taken() -> anyhow::Result<()> {
+    let taken = TcpListener::bind(local(0))?;
+    let address = taken.local_addr()?.to_string();
+    let ended = daemon::run(&["run", "--listen", "9000", "--metrics-listen", &address])?;
+    anyhow::ensure!(ended.status.code() == Some(5), "{}\n{}", ended.status, ended.stderr);
+    anyhow::ensure!(ended.stderr.contains(&address), "it does not name {address}:\n{}", ended.stderr);
+    Ok(())
+}
+
+fn no_daemon() -> anyhow::Result<()> {
+    let address = local(free_port()?).to_string();
+    let ended = daemon::run(&["status", "--metrics-listen", &address])?;
+    anyhow::ensure!(ended.status.code() == Some(6), "{}\n{}", ended.status, ended.stderr);
+    anyhow::ensure!(ended.stderr.contains(&address), "it does not name {address}:\n{}", ended.stderr);
+    Ok(())
+}
+
 fn port_without_listener() -> anyhow::Result<()> {
     let port = free_port()?;
     let webhook = Webhook::start()?;
     let daemon = Daemon::start(&[port], Some(&webhook.url()), &[])?;
     let status = daemon.status_when(PATIENCE, |status| status.listening(port) == Some(false))?;
     anyhow::ensure!(status.listening(port) == Some(false), "nobody listens, and status says {}", status.0);
-    let said = daemon.stderr();
-    anyhow::ensure!(said.contains(&port.to_string()), "the log does not say that {port} has no listener:\n{said}");
+    let named = daemon.stderr_when(PATIENCE, |said| said.contains(&format!("port={port}")));
+    anyhow::ensure!(named, "the log does not say that {port} has no listener:\n{}", daemon.stderr());
 
     let gateway = s3s::start_at(local(port))?;
     let calls = Light::of(&gateway)?.round("late-gateway")?;

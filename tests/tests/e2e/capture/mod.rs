@@ -36,8 +36,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// This binary as the server process, if it was started as that.
 pub(crate) fn serve_if_asked() {
-    if let Some(address) = std::env::args().nth(1).and_then(|word| word.strip_prefix("serve=").map(str::to_owned)) {
-        server::serve(&address);
+    if let Some(address) = std::env::args().nth(1).and_then(|word| word.strip_prefix("serve=").map(str::to_owned))
+        && let Err(error) = server::serve(&address)
+    {
+        eprintln!("server at {address}: {error}");
+        std::process::exit(1);
     }
 }
 

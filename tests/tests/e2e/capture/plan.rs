@@ -156,8 +156,8 @@ impl Plan {
         } else {
             let mut random = Random(seed);
             for _ in 0..30 {
-                let way = SEEN[random.below(SEEN.len())];
-                let largest = [50, 3_000, 70_000][random.below(3)];
+                let way = *random.one_of(SEEN);
+                let largest = *random.one_of(&[50, 3_000, 70_000]);
                 let len = 1 + random.below(largest);
                 steps.push(Step { way, len });
             }
@@ -184,7 +184,7 @@ impl Plan {
             .map(|at| match self.seed.to_le_bytes().get(usize::try_from(at).unwrap_or(usize::MAX)) {
                 // The first bytes received are the seed itself.
                 Some(byte) if kind == Kind::Received => *byte,
-                _ => (Random(self.seed ^ salt ^ (at << 20)).next() >> 24) as u8,
+                _ => Random(self.seed ^ salt ^ (at << 20)).next().to_le_bytes()[3],
             })
             .collect()
     }
@@ -227,6 +227,11 @@ impl Random {
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).unwrap_or(0)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "`below` the length; a list without an item is a mistake of the plan")]
+    fn one_of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
     }
 }

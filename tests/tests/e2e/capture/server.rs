@@ -11,16 +11,20 @@ use std::{
 };
 
 /// Serves until the process is ended; prints its address first.
-pub fn serve(bind: &str) {
-    let listener = TcpListener::bind(bind).unwrap();
-    println!("{}", listener.local_addr().unwrap());
+///
+/// # Errors
+/// The listener's.
+pub fn serve(bind: &str) -> io::Result<()> {
+    let listener = TcpListener::bind(bind)?;
+    println!("{}", listener.local_addr()?);
     for stream in listener.incoming() {
         std::thread::spawn(|| {
-            if let Err(error) = connection(stream.unwrap()) {
+            if let Err(error) = stream.and_then(connection) {
                 eprintln!("server: {error}");
             }
         });
     }
+    Ok(())
 }
 
 fn connection(mut stream: TcpStream) -> io::Result<()> {
@@ -84,7 +88,7 @@ unsafe fn receive_once(fd: RawFd, way: Way, buffer: &mut [u8], left: usize) -> i
             Way::Recv => libc::recv(fd, to, left, 0),
             Way::RecvFrom => {
                 let mut address: libc::sockaddr_storage = std::mem::zeroed();
-                let mut len = size_of_val(&address) as libc::socklen_t;
+                let mut len = size_of_val(&address).try_into().unwrap_or(0);
                 libc::recvfrom(fd, to, left, 0, (&raw mut address).cast(), &raw mut len)
             }
             Way::RecvMsg => libc::recvmsg(fd, &raw mut message, 0),
@@ -130,8 +134,7 @@ fn send(stream: &TcpStream, step: &Step, bytes: &[u8]) -> io::Result<()> {
     }
     stream.set_nonblocking(step.way == Way::NonBlocking)?;
     let mut sent = 0;
-    while sent < bytes.len() {
-        let rest = &bytes[sent..];
+    while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
         // SAFETY: `rest` lives through the call and is as long as the call is told.
         match count(unsafe { send_once(fd, step.way, rest, file.as_raw_fd()) }) {
             Ok(bytes) => sent += bytes,
@@ -151,7 +154,7 @@ fn send(stream: &TcpStream, step: &Step, bytes: &[u8]) -> io::Result<()> {
 unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
     let from = rest.as_ptr().cast::<libc::c_void>();
     let mut segments = thirds(rest.as_ptr().cast_mut(), rest.len());
-    let mut message = header(&mut segments);
+    let message = header(&mut segments);
     // SAFETY: the caller upholds it; all structs live through the calls.
     unsafe {
         match way {
@@ -160,7 +163,7 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             Way::WritevMany => {
                 let each = rest.len().div_ceil(1000);
                 let many: Vec<_> = rest.chunks(each).map(|part| iovec(part.as_ptr().cast_mut(), part.len())).collect();
-                libc::writev(fd, many.as_ptr(), many.len() as libc::c_int)
+                libc::writev(fd, many.as_ptr(), many.len().try_into().unwrap_or(0))
             }
             Way::Pwritev2 => libc::pwritev2(fd, segments.as_ptr(), 3, -1, 0),
             Way::Send => libc::send(fd, from, rest.len(), 0),
@@ -168,8 +171,7 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             Way::SendMsg => libc::sendmsg(fd, &raw const message, 0),
             Way::ZeroCopy => libc::sendmsg(fd, &raw const message, libc::MSG_ZEROCOPY),
             Way::SendMmsg => {
-                let mut messages =
-                    libc::mmsghdr { msg_hdr: std::mem::replace(&mut message, std::mem::zeroed()), msg_len: 0 };
+                let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::sendmmsg(fd, &raw mut messages, 1, 0) == 1 { messages.msg_len as isize } else { -1 }
             }
             Way::Sendfile => libc::sendfile(fd, file, null_mut(), rest.len()),
