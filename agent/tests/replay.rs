@@ -1,5 +1,10 @@
 //! `s3auditd replay` and what `run --record` writes, without a kernel.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a panic is a test's failure report; clippy.toml allows it in test functions, not in their helpers"
+)]
+
 use s3auditd::config::keys::{Config, Flags};
 use s3auditd::config::{FileChoice, load};
 use s3auditd::rebuild::{Made, Rebuild, redaction};
