@@ -16,9 +16,19 @@ fuzz_target!(|data: &[u8]| {
     let _key = sts::issued_access_key(&start(reply));
     // Whatever a document is, a reply with it becomes a record.
     let samples = [
-        format!("POST /b{} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", if choice & 2 == 0 { "?delete" } else { "/k?uploadId=u" }, request.len()).into_bytes(),
+        format!(
+            "POST /b{} HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
+            if choice & 2 == 0 { "?delete" } else { "/k?uploadId=u" },
+            request.len()
+        )
+        .into_bytes(),
         request.to_vec(),
-        format!("HTTP/1.1 {} X\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n", if choice & 4 == 0 { 200 } else { 403 }, reply.len()).into_bytes(),
+        format!(
+            "HTTP/1.1 {} X\r\nContent-Type: application/xml\r\nContent-Length: {}\r\n\r\n",
+            if choice & 4 == 0 { 200 } else { 403 },
+            reply.len()
+        )
+        .into_bytes(),
         reply.to_vec(),
     ];
     let mut stream = vec![4, 255];
