@@ -148,6 +148,9 @@ keys! {
     /// Time to deliver what is left when the daemon is told to stop, in seconds.
     drain_seconds: u64 = "10", "SECONDS", |v| value::whole(v, 0..=3600);
 
+    /// The longest file that `run --record` writes; recording stops there, and says so.
+    record_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 1 << 20..=1 << 40);
+
     /// Level or filter of the agent's own log, which goes to standard error; RUST_LOG is used if this is not set.
     log: String = "info", "FILTER", value::log_filter;
 }

@@ -74,8 +74,15 @@ pub(crate) fn wants_request_body(head: &RequestHead) -> bool {
 
 /// Whether the start of a reply's body says something about the outcome: errors, XML documents of any status, and the
 /// replies that may bring an error behind a status of 200, whatever they call themselves.
-pub(crate) fn wants_reply_body(head: &ResponseHead, request: Option<&RequestHead>) -> bool {
-    let may_hide_an_error = |request: &RequestHead| match request.method.as_slice() {
+pub(crate) fn wants_reply_body(head: &ResponseHead, may_hide_an_error: bool) -> bool {
+    head.status >= 400
+        || head.headers.first("content-type").is_some_and(|kind| contains_ignoring_case(kind, b"xml"))
+        || (head.status == 200 && may_hide_an_error)
+}
+
+/// Whether a reply of status 200 to this request may still bring an error in its body.
+pub(crate) fn may_hide_an_error(request: &RequestHead) -> bool {
+    match request.method.as_slice() {
         b"PUT" => {
             request.headers.first("x-amz-copy-source").is_some()
                 || contains_ignoring_case(&request.target, b"x-amz-copy-source=")
@@ -83,10 +90,7 @@ pub(crate) fn wants_reply_body(head: &ResponseHead, request: Option<&RequestHead
         b"POST" => parameters(request)
             .any(|name| name == b"delete" || name.starts_with(b"delete=") || name.starts_with(b"uploadId=")),
         _ => false,
-    };
-    head.status >= 400
-        || head.headers.first("content-type").is_some_and(|kind| contains_ignoring_case(kind, b"xml"))
-        || (head.status == 200 && request.is_some_and(may_hide_an_error))
+    }
 }
 
 fn parameters(head: &RequestHead) -> impl Iterator<Item = &[u8]> {

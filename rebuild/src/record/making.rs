@@ -7,7 +7,7 @@ use super::headers::{self, TextMap};
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
-use crate::s3::caller::{Caller, Expiry, SignatureVersion};
+use crate::s3::caller::{AuthType, Caller, Expiry, SignatureVersion};
 use crate::s3::claims::{Claim, Claims};
 use crate::s3::content;
 use crate::s3::multi_delete::{Limits, MultiDelete};
@@ -172,8 +172,13 @@ impl Making<'_> {
 
         let claims = self.put_session(own, asked, &caller);
         own.access_key = caller.access_key;
-        own.auth_type = Some(caller.auth_type.name());
-        own.signature_version = Some(caller.signature_version.name());
+        // A form names its caller, unless what was seen of it ends before that: then nobody is no answer.
+        let caller_unseen = is_post_object
+            && caller.auth_type == AuthType::None
+            && !exchange.request_body.whole
+            && memchr::memmem::find(&exchange.request_body.bytes, b"name=\"file\"").is_none();
+        own.auth_type = (!caller_unseen).then(|| caller.auth_type.name());
+        own.signature_version = (!caller_unseen).then(|| caller.signature_version.name());
         own.signed_headers = caller.signed_headers;
         own.region = caller.region;
         match caller.expiry {
