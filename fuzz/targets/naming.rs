@@ -33,6 +33,7 @@ fuzz_target!(|data: &[u8]| {
         connection: ConnectionInfo {
             cookie: 1,
             client: "127.0.0.1:1".parse().unwrap(),
+            announced: None,
             server: "[::1]:9000".parse().unwrap(),
             netns: 1,
             tgid: 1,

@@ -19,6 +19,10 @@ use std::{
 /// How often the snapshot for `status` and metrics is renewed.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
+/// Two clocks are not read at one moment, so their difference jitters. Less than this is no change: times of one run
+/// compare exactly, and a recording replays to the same.
+const CLOCK_JITTER_NS: u128 = 100_000;
+
 /// Everything between the kernel and the queue.
 pub(super) struct Audit {
     capture: Capture,
@@ -28,6 +32,7 @@ pub(super) struct Audit {
     flush: Duration,
     health: Arc<Health>,
     published: Instant,
+    clock: Clock,
 }
 
 impl Audit {
@@ -44,7 +49,8 @@ impl Audit {
             rebuild.follow_moves();
         }
         let flush = Duration::from_millis(config.ring_flush_ms);
-        let mut audit = Self { capture, rebuild, producer, recorder, flush, health, published: Instant::now() };
+        let (published, clock) = (Instant::now(), Clock::default());
+        let mut audit = Self { capture, rebuild, producer, recorder, flush, health, published, clock };
         audit.publish();
         audit
     }
@@ -69,8 +75,7 @@ impl Audit {
     }
 
     fn turn(&mut self) {
-        let clock = Clock { wall_minus_monotonic_ns: wall_minus_monotonic_ns() };
-        self.rebuild.set_clock(clock);
+        let clock = self.clock();
         let (rebuild, producer, recorder) = (&mut self.rebuild, &self.producer, &mut self.recorder);
         let passed = self.capture.drain(|sample, windows| {
             rebuild.take(sample);
@@ -82,6 +87,16 @@ impl Audit {
         if let Some(recorder) = recorder {
             recorder.turn(clock, passed);
         }
+    }
+
+    /// How the samples' clock stands to the wall's; it follows when the wall's is set or slewed.
+    fn clock(&mut self) -> Clock {
+        let now = wall_minus_monotonic_ns();
+        if now.abs_diff(self.clock.wall_minus_monotonic_ns) > CLOCK_JITTER_NS {
+            self.clock = Clock { wall_minus_monotonic_ns: now };
+            self.rebuild.set_clock(self.clock);
+        }
+        self.clock
     }
 
     fn publish(&mut self) {

@@ -7,6 +7,7 @@ mod capture;
 mod clients;
 mod delivery;
 mod load;
+mod record;
 mod start;
 mod unseen;
 mod wire;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         wire::scenarios(),
         unseen::scenarios(),
         delivery::scenarios(),
+        record::scenarios(),
         load::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
