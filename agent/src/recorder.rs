@@ -44,6 +44,8 @@ pub struct Recorder {
     block: Vec<u8>,
     samples_in_block: u64,
     clock: Clock,
+    /// What the file, with the block, says of it last.
+    written_clock: Clock,
     /// Handed to the writer.
     bytes: u64,
     samples: u64,
@@ -87,6 +89,7 @@ impl Recorder {
             block: Vec::new(),
             samples_in_block: 0,
             clock: Clock::default(),
+            written_clock: Clock::default(),
             bytes: preamble().len() as u64,
             samples: 0,
             dropped_samples: 0,
@@ -105,23 +108,34 @@ impl Recorder {
     }
 
     /// Everything older than `drained_until_ns` has been taken.
-    pub fn turn(&mut self, clock: Clock, drained_until_ns: u64) {
+    pub fn turn(&mut self, drained_until_ns: u64) {
         if self.writer.is_none() {
             return;
         }
-        if self.clock != clock {
-            self.clock = clock;
-            Frame::Clock { wall_minus_monotonic_ns: clock.wall_minus_monotonic_ns }.write(&mut self.block);
-        }
         let until_ns = self.scrubber.settled(drained_until_ns);
         self.collect();
+        self.write_clock();
         Frame::Drained { until_ns }.write(&mut self.block);
         if self.samples_in_block > 0 {
             self.hand_over();
         } else {
             // Nothing happened: the next turn says the same.
             self.block.clear();
-            self.clock = Clock::default();
+            self.written_clock = Clock::default();
+        }
+    }
+
+    /// The clock of what comes from here on stands so.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// A replay must know the clock before the samples that it makes records of.
+    fn write_clock(&mut self) {
+        if self.written_clock != self.clock {
+            self.written_clock = self.clock;
+            let Clock { wall_minus_monotonic_ns } = self.clock;
+            Frame::Clock { wall_minus_monotonic_ns }.write(&mut self.block);
         }
     }
 
@@ -146,6 +160,7 @@ impl Recorder {
 
     fn collect(&mut self) {
         while let Some(sample) = self.scrubber.next_sample() {
+            self.write_clock();
             Frame::Sample(sample).write(&mut self.block);
             self.samples_in_block += 1;
             if self.block.len() >= BLOCK_BYTES {

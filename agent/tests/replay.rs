@@ -10,7 +10,6 @@ use s3auditd::config::{FileChoice, load};
 use s3auditd::rebuild::{Made, Rebuild, redaction};
 use s3auditd::recorder::Recorder;
 use s3auditd::replay::replay;
-use s3auditd_rebuild::record::Clock;
 use s3auditd_rebuild::replay::conversation::{Line, Reader};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -71,7 +70,7 @@ fn record(path: &Path, max_bytes: u64, times: usize) -> (Vec<String>, BTreeMap<S
         while let Some(moved) = rebuild.next_moved() {
             recorder.take(moved);
         }
-        recorder.turn(Clock::default(), u64::MAX);
+        recorder.turn(u64::MAX);
     }
     recorder.stop(2_000_000_000);
     (records, recorder.counters().collect())

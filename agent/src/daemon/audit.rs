@@ -75,7 +75,7 @@ impl Audit {
     }
 
     fn turn(&mut self) {
-        let clock = self.clock();
+        self.set_clock();
         let (rebuild, producer, recorder) = (&mut self.rebuild, &self.producer, &mut self.recorder);
         let passed = self.capture.drain(|sample, windows| {
             rebuild.take(sample);
@@ -85,18 +85,20 @@ impl Audit {
         rebuild.advance(passed);
         outputs(rebuild, producer, recorder.as_mut(), Some(self.capture.windows()));
         if let Some(recorder) = recorder {
-            recorder.turn(clock, passed);
+            recorder.turn(passed);
         }
     }
 
     /// How the samples' clock stands to the wall's; it follows when the wall's is set or slewed.
-    fn clock(&mut self) -> Clock {
+    fn set_clock(&mut self) {
         let now = wall_minus_monotonic_ns();
         if now.abs_diff(self.clock.wall_minus_monotonic_ns) > CLOCK_JITTER_NS {
             self.clock = Clock { wall_minus_monotonic_ns: now };
             self.rebuild.set_clock(self.clock);
+            if let Some(recorder) = &mut self.recorder {
+                recorder.set_clock(self.clock);
+            }
         }
-        self.clock
     }
 
     fn publish(&mut self) {
