@@ -16,10 +16,12 @@ pub enum Script {
     Awscli,
     /// curl with `--aws-sigv4`.
     Curl,
+    /// Every operation of the AWS model, signed in every way; it tells no calls.
+    Operations,
 }
 
 impl Script {
-    /// All of them.
+    /// Those that tell their calls.
     pub const ALL: [Self; 3] = [Self::Boto3, Self::Awscli, Self::Curl];
 
     /// For the names of tests.
@@ -29,6 +31,7 @@ impl Script {
             Self::Boto3 => "boto3",
             Self::Awscli => "awscli",
             Self::Curl => "curl",
+            Self::Operations => "operations",
         }
     }
 
@@ -36,7 +39,7 @@ impl Script {
     #[must_use]
     pub const fn needs(self) -> &'static [Need] {
         match self {
-            Self::Boto3 | Self::Awscli => &[Need::Python],
+            Self::Boto3 | Self::Awscli | Self::Operations => &[Need::Python],
             Self::Curl => &[Need::Python, Need::Curl],
         }
     }

@@ -7,6 +7,8 @@ mod capture;
 mod clients;
 mod delivery;
 mod load;
+mod oracle;
+mod secrets;
 mod start;
 mod unseen;
 mod wire;
@@ -52,6 +54,8 @@ fn main() -> ExitCode {
         unseen::scenarios(),
         delivery::scenarios(),
         load::scenarios(),
+        oracle::scenarios(),
+        secrets::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
