@@ -135,6 +135,7 @@ def objects(gateway):
     tried(s3.list_object_versions, Bucket=bucket)
     source = {"Bucket": bucket, "Key": "v", "VersionId": versions[0]}
     tried(s3.copy_object, Bucket=bucket, Key="from-version", CopySource=source)
+    tried(s3.copy_object, Bucket=bucket, Key="from-afar", CopySource={"Bucket": "objects", "Key": "small.txt"})
     tried(s3.put_object_legal_hold, Bucket=bucket, Key="v", VersionId=versions[1], LegalHold={"Status": "ON"})
     tried(s3.get_object_legal_hold, Bucket=bucket, Key="v", VersionId=versions[1])
     tried(s3.delete_object, Bucket=bucket, Key="v", VersionId=versions[1])

@@ -53,6 +53,7 @@ fn minios_audit() -> anyhow::Result<()> {
 
 fn check(comparison: &Comparison<'_>) -> anyhow::Result<()> {
     anyhow::ensure!(comparison.missing.is_empty(), "entries without a record of ours: {:#?}", comparison.missing);
+    anyhow::ensure!(comparison.doubled.is_empty(), "second entries of one request: {:#?}", comparison.doubled);
     let unexplained: Vec<_> = comparison.unexplained.iter().take(20).map(ToString::to_string).collect();
     anyhow::ensure!(
         unexplained.is_empty(),
