@@ -43,15 +43,15 @@ class Gateway:
             config=Config(retries={"total_max_attempts": 1}, signature_version=signature, s3=s3, **config),
         )
 
-    def raw(self, method, target, body=None, headers=None):
-        """A request as given, with nothing added but Host and, for a body, its length."""
+    def raw(self, method, target, body=None, headers=None, framed=None):
+        """A request as given, with nothing added but Host and, for a body that is not framed, its length."""
         connection = http.client.HTTPConnection(self.host, timeout=60)
         connection.putrequest(method, target, skip_accept_encoding=True)
         for name, value in (headers or {}).items():
             connection.putheader(name, value)
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
+        connection.endheaders(body if framed is None else framed)
         reply = connection.getresponse()
         answer = (reply.status, reply.read())
         connection.close()
@@ -374,6 +374,9 @@ def oddities(gateway):
     ]:
         gateway.raw(method, target, b"" if method in ("PUT", "POST") else None, headers)
     s3 = gateway.client()
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "in chunks"}, ExpiresIn=600)
+    chunks = b"5\r\nhello\r\n0\r\n\r\n"
+    gateway.raw("PUT", url.removeprefix(gateway.endpoint), None, {"Transfer-Encoding": "chunked"}, chunks)
     tried(s3.list_objects_v2, Bucket=bucket, Prefix="e", StartAfter="a", FetchOwner=True)
 
 

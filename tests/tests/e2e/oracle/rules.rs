@@ -20,6 +20,7 @@ pub(super) struct Reason {
 /// The first that fits is the explanation.
 pub(super) const RULES: &[Rule] = &[
     Rule { name: "redacted", explains: redacted },
+    Rule { name: "secret-left-out", explains: secret_left_out },
     Rule { name: "cut-to-limit", explains: cut_to_limit },
     Rule { name: "canonical-names", explains: canonical_names },
     Rule { name: "added-by-net-http", explains: added_by_net_http },
@@ -28,6 +29,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "added-to-request", explains: added_to_request },
     Rule { name: "gzip-unfinished", explains: gzip_unfinished },
     Rule { name: "announced-not-sent", explains: announced_not_sent },
+    Rule { name: "length-not-told", explains: length_not_told },
     Rule { name: "unrouted", explains: unrouted },
     Rule { name: "refused-before-routing", explains: refused_before_routing },
     Rule { name: "copy-source", explains: copy_source },
@@ -43,11 +45,23 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The first that fits is the reason.
 pub(super) const SURPLUS: &[Reason] = &[
-    Reason { name: "not-audited-class", holds: |ours| matches!(text(ours, "/s3auditd/class"), Some("health" | "metrics")) },
+    Reason {
+        name: "not-audited-class",
+        holds: |ours| matches!(text(ours, "/s3auditd/class"), Some("health" | "metrics" | "preflight")),
+    },
+    Reason { name: "refused-by-net-http", holds: refused_by_net_http },
     Reason { name: "rejected-api", holds: |ours| text(ours, "/s3auditd/s3ErrorCode") == Some("NotImplemented") },
     Reason { name: "dummy-handler", holds: |ours| text(ours, "/api/name") == Some("DeleteBucketWebsite") },
     Reason { name: "static-page", holds: |ours| text(ours, "/s3auditd/rawPath") == Some("/crossdomain.xml") },
 ];
+
+/// Go's server answered itself: a head that it cannot read never gets to MinIO, and so gets none of its headers.
+fn refused_by_net_http(ours: &Value) -> bool {
+    ours.pointer("/api/statusCode").and_then(Value::as_u64) == Some(400)
+        && text(ours, "/requestID").is_none()
+        && text(ours, "/responseHeader/Server").is_none()
+        && text(ours, "/responseHeader/Content-Type") == Some("text/plain; charset=utf-8")
+}
 
 /// All that is not `*REDACTED*` in our text stands in theirs, in order, from its first byte to its last.
 fn redacted(difference: &Difference<'_>) -> bool {
@@ -61,6 +75,11 @@ fn redacted(difference: &Difference<'_>) -> bool {
         last = Some(piece);
     }
     last.is_some_and(|last| rest.is_empty() || last.is_empty())
+}
+
+/// MinIO drops the few values that it knows to be secret; we say that there was one.
+fn secret_left_out(difference: &Difference<'_>) -> bool {
+    difference.theirs.is_none() && difference.our_text() == Some("*REDACTED*")
 }
 
 fn cut_to_limit(difference: &Difference<'_>) -> bool {
@@ -137,6 +156,13 @@ fn announced_not_sent(difference: &Difference<'_>) -> bool {
         && number(&difference.ours) < announced
         && text(difference.pair.ours, "/requestHeader/Expect").is_some()
         && difference.ours("/api/statusCode").and_then(Value::as_u64) >= Some(400)
+}
+
+/// Theirs is -1 for a body in chunks, whatever came.
+fn length_not_told(difference: &Difference<'_>) -> bool {
+    difference.field == "rx"
+        && difference.theirs.as_ref().and_then(Value::as_i64) == Some(-1)
+        && difference.ours("/requestHeader/Content-Length").is_none()
 }
 
 /// No route took the request, so none of MinIO's middleware saw it, and its audit knows next to nothing.
