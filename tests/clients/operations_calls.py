@@ -6,12 +6,16 @@ import datetime
 import http.client
 import io
 import json
+import tarfile
 import urllib.parse
 
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore import UNSIGNED
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 MIB = 1024 * 1024
@@ -42,6 +46,12 @@ class Gateway:
             region_name=self.region,
             config=Config(retries={"total_max_attempts": 1}, signature_version=signature, s3=s3, **config),
         )
+
+    def signed(self, method, target, headers=None):
+        """A target with a proof in its query, for what no SDK can say."""
+        request = AWSRequest(method, self.endpoint + target, headers=headers or {})
+        S3SigV4QueryAuth(Credentials(self.access_key, self.secret_key), "s3", self.region, expires=600).add_auth(request)
+        return request.url.removeprefix(self.endpoint)
 
     def raw(self, method, target, body=None, headers=None, framed=None):
         """A request as given, with nothing added but Host and, for a body that is not framed, its length."""
@@ -280,6 +290,35 @@ def whole_model(gateway):
     every_field(s3, "DeleteBucket", "model-two", "key")
 
 
+def only_minio(gateway):
+    """What MinIO has and AWS does not."""
+    s3 = gateway.client()
+    bucket = "only-minio"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="key", Body=b"body")
+    for method, target in [
+        ("GET", f"/{bucket}?list-type=2&metadata=true"),
+        ("GET", f"/{bucket}?versions&metadata=true"),
+        ("GET", f"/{bucket}?replication-metrics"),
+        ("GET", f"/{bucket}?replication-metrics=2"),
+        ("GET", f"/{bucket}?replication-reset-status"),
+        ("PUT", f"/{bucket}?replication-reset"),
+        ("GET", f"/{bucket}?replication-check"),
+        # Of an event that there is not: a stream of those that there are would never end.
+        ("GET", f"/{bucket}?events=none"),
+        ("GET", "/?events=none"),
+        ("GET", f"/{bucket}/key?lambdaArn=arn:minio:s3-object-lambda::none:webhook"),
+    ]:
+        gateway.raw(method, gateway.signed(method, target), b"" if method == "PUT" else None)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("one.txt", "two.txt"):
+            tar.add(__file__, arcname=name)
+    extract = {"X-Amz-Meta-Snowball-Auto-Extract": "true"}
+    target = gateway.signed("PUT", f"/{bucket}/archive.tar", extract)
+    gateway.raw("PUT", target, archive.getvalue(), extract)
+
+
 def identities(gateway):
     """Every way to prove who asks, and to fail to."""
     s3 = gateway.client()
@@ -387,7 +426,7 @@ def main():
     parser.add_argument("--secret-key", required=True)
     parser.add_argument("--region", default="us-east-1")
     gateway = Gateway(parser.parse_args())
-    for part in (objects, uploads, settings, whole_model, identities, oddities):
+    for part in (objects, uploads, settings, whole_model, only_minio, identities, oddities):
         part(gateway)
 
 

@@ -66,7 +66,7 @@ fn check(comparison: &Comparison<'_>) -> anyhow::Result<()> {
     let idle = comparison.idle_rules();
     anyhow::ensure!(idle.is_empty(), "rules that explain nothing any more: {idle:?}");
     let (entries, names) = (comparison.joined, comparison.names.len());
-    anyhow::ensure!(entries >= 600 && names >= 60, "only {entries} entries of {names} operations were compared");
+    anyhow::ensure!(entries >= 600 && names >= 80, "only {entries} entries of {names} operations were compared");
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "refused-before-routing", explains: refused_before_routing },
     Rule { name: "copy-source", explains: copy_source },
     Rule { name: "one-key-of-many", explains: one_key_of_many },
+    Rule { name: "listed-key", explains: listed_key },
     Rule { name: "acl-without-object", explains: acl_without_object },
     Rule { name: "form-fields", explains: form_fields },
     Rule { name: "cleaned-key", explains: cleaned_key },
@@ -198,6 +199,14 @@ fn one_key_of_many(difference: &Difference<'_>) -> bool {
     difference.field == "api.object"
         && difference.ours.is_none()
         && keys.is_some_and(|keys| keys.iter().any(|key| key.get("key") == difference.theirs.as_ref()))
+}
+
+/// And so does the check of the right to see each key's metadata in a listing.
+fn listed_key(difference: &Difference<'_>) -> bool {
+    difference.field == "api.object"
+        && difference.ours.is_none()
+        && text(difference.pair.ours, "/requestQuery/metadata") == Some("true")
+        && text(difference.pair.theirs, "/api/name").is_some_and(|name| name.starts_with("List"))
 }
 
 /// The check of the right to see an ACL is one of the bucket, and so empties the entry's object.
