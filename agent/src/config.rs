@@ -31,6 +31,14 @@ value::named! {
         Aws = "aws",
     }
 
+    /// Which headers and query parameters keep their values in a record.
+    RedactMode {
+        /// All that are not known as secret.
+        DenyList = "deny-list",
+        /// Only the named ones that are not.
+        AllowList = "allow-list",
+    }
+
     /// A class of requests that are not S3 operations and give records only on demand.
     AuditClass {
         /// Liveness and readiness probes.

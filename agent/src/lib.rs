@@ -7,4 +7,7 @@ pub mod deliver;
 pub mod exit;
 pub mod health;
 pub mod queue;
+pub mod rebuild;
+pub mod recorder;
+pub mod replay;
 pub mod status;

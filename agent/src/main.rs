@@ -4,8 +4,9 @@ use clap::{Parser, Subcommand};
 use s3auditd::config::keys::Flags;
 use s3auditd::config::{self, FileChoice, Loaded};
 use s3auditd::exit::Exit;
+use s3auditd::replay::{self, ReplayError};
 use s3auditd::{daemon, status};
-use std::io::Write as _;
+use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -21,7 +22,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Watches the gateway until it is told to stop.
-    Run(Configuration),
+    Run(RunArguments),
+    /// Rebuilds records from recorded samples or written conversations, and prints them as JSON lines.
+    Replay(ReplayArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
     /// Checks the configuration and shows what is in effect, secrets redacted.
@@ -41,6 +44,24 @@ struct Configuration {
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// Records scrubbed samples into this new file, for `s3auditd replay`; at most record-bytes.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    #[command(flatten)]
+    configuration: Configuration,
+}
+
+#[derive(clap::Args)]
+struct ReplayArguments {
+    /// Recordings (`run --record`) or conversations as JSON lines; docs/replay.md has both formats.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    configuration: Configuration,
 }
 
 #[derive(clap::Args)]
@@ -73,7 +94,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Run(configuration) => run(configuration),
+        Command::Run(arguments) => run(arguments),
+        Command::Replay(arguments) => replay_files(arguments),
         Command::Status(arguments) => show_status(arguments),
         Command::Validate(configuration) => validate(configuration),
         Command::Version => print(&format!("s3auditd {}\n", env!("CARGO_PKG_VERSION"))),
@@ -89,8 +111,8 @@ fn usage(error: config::ConfigError) -> Failure {
     Failure(Exit::Usage, error.to_string())
 }
 
-fn run(configuration: Configuration) -> Result<(), Failure> {
-    let Loaded { config, warnings, .. } = load(configuration)?;
+fn run(arguments: RunArguments) -> Result<(), Failure> {
+    let Loaded { config, warnings, .. } = load(arguments.configuration)?;
     config.check_run().map_err(usage)?;
     config.token().read().map_err(|error| Failure(Exit::Usage, error.to_string()))?;
     // The filter was parsed when the configuration was; standard output belongs to the records.
@@ -98,7 +120,19 @@ fn run(configuration: Configuration) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    daemon::run(config).map_err(|error| Failure(error.exit(), error.to_string()))
+    daemon::run(config, arguments.record.as_deref()).map_err(|error| Failure(error.exit(), error.to_string()))
+}
+
+fn replay_files(arguments: ReplayArguments) -> Result<(), Failure> {
+    let config = load(arguments.configuration)?.config;
+    let mut records = BufWriter::new(std::io::stdout().lock());
+    let replayed = replay::replay(&config, &arguments.files, &mut records, &mut std::io::stderr().lock());
+    // What a bad file told before it went bad is worth having.
+    let replayed = replayed.and(records.flush().map_err(ReplayError::Write));
+    replayed.map_err(|error| {
+        let exit = if matches!(error, ReplayError::Write(_)) { Exit::StdoutClosed } else { Exit::Usage };
+        Failure(exit, error.to_string())
+    })
 }
 
 fn validate(configuration: Configuration) -> Result<(), Failure> {

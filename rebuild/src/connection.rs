@@ -5,16 +5,16 @@
 //! it waits: until they arrive, until `advance` says that they are lost, or, inside a skip window that we set
 //! ourselves, not at all.
 
-use crate::assembler::{Content, Piece};
+use crate::assembler::{Content, Piece, low};
 use crate::counters::Counters;
 use crate::exchange::{Completion, ConnectionInfo, Exchange};
 use crate::http::conversation::{Closing, Context, Conversation, Data, Span};
 use crate::http::open::Open;
 use crate::loss::LossCause;
-use crate::pipeline::{Limits, Output};
-use crate::sample::Sample;
+use crate::pipeline::{Limits, Moved, Output};
+use crate::sample::{OwnedSample, Sample, raw_addresses};
 use crate::stream::Stream;
-use s3auditd_common::sample::{Direction, Kind, Role, Unseen, WindowKind};
+use s3auditd_common::sample::{Direction, Kind, Role, SampleHeader, Unseen, WindowKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -23,6 +23,8 @@ pub(crate) struct Outside<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) counters: &'a mut Counters,
     pub(crate) outputs: &'a mut VecDeque<Output>,
+    /// None: nobody asks.
+    pub(crate) moves: Option<&'a mut VecDeque<Moved>>,
     /// Seen bytes are to be dropped: all connections together hold too much.
     pub(crate) full: bool,
 }
@@ -122,6 +124,11 @@ impl Connection {
             Kind::Closed => {
                 self.closed = Some(Closed { time_ns: header.time_ns, received: header.seq, sent: header.other_seq });
             }
+        }
+        if let Some(moves) = &mut out.moves
+            && !matches!(sample.kind, Kind::Received | Kind::Sent)
+        {
+            moves.push_back(Moved::Sample(OwnedSample { header: *header, payload: Vec::new() }));
         }
         self.pump(None, out);
         self.keep_within_limit(out);
@@ -394,6 +401,7 @@ impl Connection {
             }
             Content::Unseen(unseen) => {
                 *out.counters.bytes_of(*unseen) += count;
+                self.tell_moved(direction, *unseen, &[], from, &piece, out);
                 self.feed_gap(direction, from, piece.end, piece.other, piece.time_ns, out);
             }
             Content::Dropped => {
@@ -407,8 +415,51 @@ impl Connection {
         out.counters.seen_bytes += bytes.len() as u64;
         out.counters.stale_bytes += (piece.end - piece.start).saturating_sub(bytes.len() as u64);
         let at = piece.end.saturating_sub(bytes.len() as u64);
+        self.tell_moved(direction, Unseen::Seen, bytes, at, piece, out);
         let span = Span { at, time_ns: piece.time_ns, other: piece.other, data: Data::Seen(bytes) };
         self.feed_span(direction, span, piece.end, out);
+    }
+
+    /// Says what is fed: the part of a piece from `from` on.
+    fn tell_moved(
+        &self,
+        direction: Direction,
+        unseen: Unseen,
+        bytes: &[u8],
+        from: u64,
+        piece: &Piece,
+        out: &mut Outside<'_>,
+    ) {
+        let Some(moves) = &mut out.moves else { return };
+        let len = u32::try_from(piece.end.saturating_sub(from)).unwrap_or(u32::MAX);
+        if len == 0 {
+            return;
+        }
+        let (family, local_addr, remote_addr) = raw_addresses(self.server.ip(), self.client.ip());
+        let kind = if direction == Direction::Received { Kind::Received } else { Kind::Sent };
+        let header = SampleHeader {
+            time_ns: piece.time_ns,
+            cookie: self.cookie,
+            cgroup_id: self.cgroup_id,
+            seq: low(from),
+            other_seq: low(piece.other),
+            len,
+            copied: if unseen == Unseen::Seen { len } else { 0 },
+            lost: self.lost,
+            tgid: self.tgid,
+            netns: self.netns,
+            local_port: self.server.port(),
+            remote_port: self.client.port(),
+            kind: kind as u8,
+            unseen: unseen as u8,
+            role: self.role as u8,
+            family,
+            reserved: 0,
+            local_addr,
+            remote_addr,
+            comm: self.comm,
+        };
+        moves.push_back(Moved::Sample(OwnedSample { header, payload: bytes.to_vec() }));
     }
 
     fn feed_gap(&mut self, direction: Direction, from: u64, end: u64, other: u64, time_ns: u64, out: &mut Outside<'_>) {
@@ -439,6 +490,7 @@ impl Connection {
         let info = ConnectionInfo {
             cookie: self.cookie,
             client: self.client,
+            announced: self.http.announced(),
             server: self.server,
             netns: self.netns,
             tgid: self.tgid,

@@ -30,10 +30,12 @@ counters! {
     connection_table_evictions,
     /// Connections that turned out not to carry HTTP.
     not_http_connections,
-    /// Connections that began with the HTTP/2 preface.
+    /// Connections that began with the HTTP/2 preface: not rebuilt yet, so they give no records.
     http2_connections,
     /// Connections that began with a TLS hello.
     tls_connections,
+    /// Headers of the PROXY protocol in front of a connection's first request.
+    proxy_headers,
     /// Connections of role unknown on which the gateway is the client.
     outgoing_connections,
     /// Connections that left HTTP by 101 or CONNECT.

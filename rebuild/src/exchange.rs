@@ -10,6 +10,8 @@ pub struct ConnectionInfo {
     pub cookie: u64,
     /// The peer of the gateway's socket (IPv4-mapped IPv6 addresses are unmapped).
     pub client: SocketAddr,
+    /// What stood in front of the first request. Anybody can write it: whether it is believed is the record's to say.
+    pub announced: Option<Announced>,
     /// The gateway's own end.
     pub server: SocketAddr,
     /// Network namespace inode.
@@ -22,6 +24,24 @@ pub struct ConnectionInfo {
     pub comm: String,
     /// It was open before the probes were attached.
     pub preexisting: bool,
+}
+
+/// A client that a proxy announced in front of the first request of a connection (PROXY protocol).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// The client's address and port.
+    pub client: SocketAddr,
+    /// See [`ProxyVersion`].
+    pub version: ProxyVersion,
+}
+
+/// Version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// A binary block.
+    V2,
 }
 
 /// How an exchange ended. The wire's own words come first; what we did not see is said, not guessed.

@@ -16,6 +16,7 @@ pub mod loss;
 pub mod pipeline;
 pub mod record;
 pub mod redact;
+pub mod replay;
 pub mod s3;
 pub mod sample;
 mod stream;

@@ -5,7 +5,7 @@ use crate::counters::Counters;
 use crate::exchange::Exchange;
 use crate::http::conversation::Closing;
 use crate::loss::LossCause;
-use crate::sample::Sample;
+use crate::sample::{OwnedSample, Sample};
 use s3auditd_common::sample::{Direction, Window};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -20,7 +20,8 @@ pub struct Limits {
     pub max_body_start_bytes: usize,
     /// Bytes of one connection that wait for others; beyond it what is missing is given up at once.
     pub max_pending_bytes: usize,
-    /// Bytes buffered for all connections; beyond it seen bytes are dropped.
+    /// Bytes buffered for all connections; beyond it seen bytes are dropped. What was taken before may still grow while
+    /// it is parsed, a head of the shortest fields to four times its bytes.
     pub max_total_bytes: usize,
     /// Requests of one connection without a whole reply; beyond it requests are not read.
     pub max_open_exchanges_per_connection: usize,
@@ -55,6 +56,18 @@ pub enum Output {
     },
 }
 
+/// What was taken of a connection, in its causal order; see [`Pipeline::follow_moves`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// A sample, or as much of one as was new. What lies between two of one direction was lost.
+    Sample(OwnedSample),
+    /// Nothing more comes of this connection.
+    Forgotten {
+        /// The connection.
+        cookie: u64,
+    },
+}
+
 /// See the module. Samples may come in any order across CPUs, as long as `advance` keeps its word.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -68,6 +81,8 @@ pub struct Pipeline {
     waiting: Vec<u64>,
     buffered: usize,
     outputs: VecDeque<Output>,
+    /// None: nobody asks.
+    moves: Option<VecDeque<Moved>>,
 }
 
 impl Pipeline {
@@ -83,7 +98,18 @@ impl Pipeline {
             waiting: Vec::new(),
             buffered: 0,
             outputs: VecDeque::new(),
+            moves: None,
         }
+    }
+
+    /// From here on [`Self::next_moved`] says what is taken, at the price of a copy. To be emptied after each batch.
+    pub fn follow_moves(&mut self) {
+        self.moves.get_or_insert_default();
+    }
+
+    /// The next thing that was taken.
+    pub fn next_moved(&mut self) -> Option<Moved> {
+        self.moves.as_mut()?.pop_front()
     }
 
     /// Takes one sample.
@@ -104,6 +130,7 @@ impl Pipeline {
             limits: &self.limits,
             counters: &mut self.counters,
             outputs: &mut self.outputs,
+            moves: self.moves.as_mut(),
             full: self.buffered > self.limits.max_total_bytes,
         };
         connection.take(sample, &mut out);
@@ -119,8 +146,13 @@ impl Pipeline {
         let mut still_waiting = Vec::new();
         for cookie in std::mem::take(&mut self.waiting) {
             let Some(connection) = self.connections.get_mut(&cookie) else { continue };
-            let mut out =
-                Outside { limits: &self.limits, counters: &mut self.counters, outputs: &mut self.outputs, full: false };
+            let mut out = Outside {
+                limits: &self.limits,
+                counters: &mut self.counters,
+                outputs: &mut self.outputs,
+                moves: self.moves.as_mut(),
+                full: false,
+            };
             let over = connection.advance(drained_until_ns, &mut out);
             account(&mut self.buffered, connection);
             if over {
@@ -174,8 +206,13 @@ impl Pipeline {
 
     fn give_up(&mut self, cookie: u64, closing: Closing, time_ns: u64) {
         if let Some(connection) = self.connections.get_mut(&cookie) {
-            let mut out =
-                Outside { limits: &self.limits, counters: &mut self.counters, outputs: &mut self.outputs, full: false };
+            let mut out = Outside {
+                limits: &self.limits,
+                counters: &mut self.counters,
+                outputs: &mut self.outputs,
+                moves: self.moves.as_mut(),
+                full: false,
+            };
             connection.drain(&mut out);
             connection.end(closing, time_ns, &mut out);
         }
@@ -184,6 +221,9 @@ impl Pipeline {
 
     fn remove(&mut self, cookie: u64) {
         if let Some(connection) = self.connections.remove(&cookie) {
+            if let Some(moves) = &mut self.moves {
+                moves.push_back(Moved::Forgotten { cookie });
+            }
             self.activity.remove(&connection.activity);
             self.buffered = self.buffered.saturating_sub(connection.accounted);
         }

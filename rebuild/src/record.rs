@@ -113,24 +113,36 @@ impl RecordMaker {
         self.next_sequence
     }
 
-    /// What kind of request an exchange was, so that kinds can be left out before a record is made of them. No number
-    /// is used up.
+    /// Reads what an exchange asked for, so that kinds of requests can be left out before a record is made of them. No
+    /// number is used up.
     #[must_use]
-    pub fn classify(&self, exchange: &Exchange) -> Class {
-        exchange
-            .request
-            .as_ref()
-            .map_or(Class::Unknown, |request| Asked::read(request, exchange, &self.settings).class())
+    pub fn read<'a>(&self, exchange: &'a Exchange) -> Reading<'a> {
+        let asked = exchange.request.as_ref().map(|request| Asked::read(request, exchange, &self.settings));
+        Reading { exchange, asked }
     }
 
-    /// Makes the record of an exchange.
-    pub fn record(&mut self, exchange: &Exchange, clock: Clock) -> Record {
+    /// Makes the record of an exchange that was read with the same settings.
+    pub fn record(&mut self, reading: Reading<'_>, clock: Clock) -> Record {
         let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
-        let asked = exchange.request.as_ref().map(|request| Asked::read(request, exchange, &self.settings));
-        let ended = clock.wall(exchange.ended_ns);
+        let ended = clock.wall(reading.exchange.ended_ns);
         let event_id = event_id(ended, &self.settings.instance_id, sequence);
-        making::record(&self.settings, exchange, asked, clock, Number { sequence, event_id })
+        making::record(&self.settings, reading, clock, Number { sequence, event_id })
+    }
+}
+
+/// An exchange and what its request asked for.
+pub struct Reading<'a> {
+    exchange: &'a Exchange,
+    /// None: the request's head was not seen.
+    asked: Option<Asked<'a>>,
+}
+
+impl Reading<'_> {
+    /// What kind of request it was.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.asked.as_ref().map_or(Class::Unknown, Asked::class)
     }
 }
 
@@ -179,16 +191,16 @@ impl Record {
         &self.document.time
     }
 
-    /// The record as one line of JSON with its newline. No other byte of it is a control character.
+    /// The record as JSON, without a line end. No byte of it is a control character, so it is one line wherever it is
+    /// written.
     #[must_use]
-    pub fn to_json_line(&self) -> Vec<u8> {
-        let mut line = Vec::with_capacity(2048);
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(2048);
         // Strings, numbers and maps of strings into memory: serde_json has no way to fail on these.
-        if serde_json::to_writer(&mut line, &self.document).is_err() {
-            line.clear();
+        if serde_json::to_writer(&mut json, &self.document).is_err() {
+            json.clear();
         }
-        line.push(b'\n');
-        line
+        json
     }
 }
 

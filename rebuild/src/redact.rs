@@ -10,11 +10,14 @@ use std::borrow::Cow;
 /// What stands in place of a value.
 pub const REDACTED: &str = "*REDACTED*";
 
-/// What is cut besides the built-in names.
+/// What is cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redaction {
-    /// Names of headers and of query parameters, any case.
+    /// What is cut besides the built-in names: names of headers and of query parameters, any case.
     pub extra_names: Vec<String>,
+    /// Some: headers and query parameters keep their values only if their names are in it (any case) and nothing else
+    /// speaks against it. Texts that may hold URIs are looked at as ever.
+    pub only_names: Option<Vec<String>>,
 }
 
 /// Names whose values are cut, in lower case. One list for headers and parameters, because presigning moves headers
@@ -86,6 +89,9 @@ impl Redaction {
     /// A header's value as it may be written down.
     #[must_use]
     pub fn header(&self, name: &[u8], value: &[u8]) -> String {
+        if !self.is_let_through(name) {
+            return cut_all(value);
+        }
         if name.trim_ascii().eq_ignore_ascii_case(b"authorization") && !self.extra_names_cover(name) {
             return authorization(value);
         }
@@ -103,6 +109,9 @@ impl Redaction {
     /// A decoded query parameter's value as it may be written down.
     #[must_use]
     pub fn parameter(&self, name: &[u8], value: &[u8]) -> String {
+        if !self.is_let_through(name) {
+            return cut_all(value);
+        }
         // Decoding may have brought forth a name in the name: `a%26Signature=…`, `Signature%3Dx=…`.
         let last = name.rsplit(|byte| b"?&;#,/ ".contains(byte)).next().unwrap_or(name);
         let holds_secret = name.contains(&b'=') && self.text(name).contains(REDACTED);
@@ -121,6 +130,14 @@ impl Redaction {
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
         self.scan(path, false)
+    }
+
+    /// Whether an allow-list lets a header or a parameter of that name through.
+    #[must_use]
+    pub fn is_let_through(&self, name: &[u8]) -> bool {
+        let name = name.trim_ascii();
+        let equals = |kept: &String| name.eq_ignore_ascii_case(kept.trim().as_bytes());
+        self.only_names.as_ref().is_none_or(|names| names.iter().any(equals))
     }
 
     fn extra_names_cover(&self, name: &[u8]) -> bool {
@@ -347,8 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn an_allow_list_cuts_all_others_and_reveals_nothing() {
+        let only_names = Some(vec!["Range".to_owned(), "x-amz-signature".to_owned(), "authorization".to_owned()]);
+        let redaction = Redaction { extra_names: Vec::new(), only_names };
+        assert_eq!(redaction.header(b"range", b"bytes=0-9"), "bytes=0-9");
+        assert_eq!(redaction.header(b"X-Amz-Meta-A", b"1"), REDACTED);
+        assert_eq!(redaction.parameter(b"prefix", b"a/"), REDACTED);
+        assert_eq!(redaction.parameter(b"acl", b""), "");
+        assert_eq!(redaction.parameter(b"X-Amz-Signature", b"00"), REDACTED);
+        assert_eq!(redaction.header(b"Authorization", b"AWS AK:c2ln"), "AWS AK:*REDACTED*");
+    }
+
+    #[test]
     fn extra_names_are_cut_everywhere() {
-        let redaction = Redaction { extra_names: vec!["X-Patient".to_owned()] };
+        let redaction = Redaction { extra_names: vec!["X-Patient".to_owned()], only_names: None };
         assert_eq!(redaction.header(b"x-patient", b"meier"), REDACTED);
         assert_eq!(redaction.text(b"?X-PATIENT=meier"), "?X-PATIENT=*REDACTED*");
     }

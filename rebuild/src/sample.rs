@@ -58,6 +58,10 @@ impl<'a> Sample<'a> {
     /// See [`SampleError`].
     pub fn parse(record: &'a [u8]) -> Result<Self, SampleError> {
         let (header, rest) = SampleHeader::read_from_prefix(record).map_err(|_| SampleError::Short(record.len()))?;
+        Self::check(header, rest)
+    }
+
+    fn check(header: SampleHeader, rest: &'a [u8]) -> Result<Self, SampleError> {
         let unknown = |field| move |value| SampleError::Unknown { field, value };
         let kind = Kind::try_from(header.kind).map_err(unknown("kind"))?;
         let unseen = Unseen::try_from(header.unseen).map_err(unknown("unseen"))?;
@@ -86,8 +90,28 @@ impl<'a> Sample<'a> {
     }
 }
 
+/// A sample that owns its bytes: what is kept, replayed or recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedSample {
+    /// See [`Sample::header`].
+    pub header: SampleHeader,
+    /// See [`Sample::payload`].
+    pub payload: Vec<u8>,
+}
+
+impl OwnedSample {
+    /// Checks it as if the ring had brought it.
+    ///
+    /// # Errors
+    /// See [`SampleError`].
+    pub fn sample(&self) -> Result<Sample<'_>, SampleError> {
+        Sample::check(self.header, &self.payload)
+    }
+}
+
 /// `AF_INET6`; any other family is taken for IPv4, as the kernel side emits no third.
 const FAMILY_IPV6: u8 = 10;
+const FAMILY_IPV4: u8 = 2;
 
 fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
     if family == FAMILY_IPV6 {
@@ -96,4 +120,22 @@ fn address(family: u8, bytes: [u8; 16]) -> IpAddr {
         let [a, b, c, d, ..] = bytes;
         IpAddr::V4(Ipv4Addr::new(a, b, c, d))
     }
+}
+
+/// The other way round: an address family and its bytes. IPv6 on one side makes the other one mapped.
+pub(crate) fn raw_addresses(local: IpAddr, remote: IpAddr) -> (u8, [u8; 16], [u8; 16]) {
+    if let (IpAddr::V4(local), IpAddr::V4(remote)) = (local, remote) {
+        let raw = |address: Ipv4Addr| {
+            let ([a, b, c, d], mut bytes) = (address.octets(), [0; 16]);
+            let [first, second, third, fourth, ..] = &mut bytes;
+            (*first, *second, *third, *fourth) = (a, b, c, d);
+            bytes
+        };
+        return (FAMILY_IPV4, raw(local), raw(remote));
+    }
+    let raw = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    (FAMILY_IPV6, raw(local), raw(remote))
 }

@@ -140,6 +140,21 @@ impl Daemon {
         self.stderr.text()
     }
 
+    /// Waits until what it wrote to stderr is `good`; whether it came to be.
+    #[must_use]
+    pub fn stderr_when(&self, patience: Duration, good: impl Fn(&str) -> bool) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            if good(&self.stderr()) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What it wrote to stdout so far.
     #[must_use]
     pub fn stdout(&self) -> String {

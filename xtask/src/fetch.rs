@@ -45,7 +45,7 @@ pub(crate) fn run() -> anyhow::Result<Tools> {
     })
 }
 
-fn cache() -> anyhow::Result<PathBuf> {
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
     let cache = base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("s3auditd");

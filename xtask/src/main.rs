@@ -1,8 +1,11 @@
 //! `cargo xtask`: the one door to building, running and testing s3auditd. One file per command.
 
+mod corpus;
 mod fetch;
+mod fuzz;
 mod process;
 mod run;
+mod seeds;
 mod setup;
 mod test;
 
@@ -26,6 +29,10 @@ enum Command {
     Test(test::Args),
     /// Brings the gateways and clients of the end-to-end tests into a cache outside the checkout
     Fetch,
+    /// Feeds arbitrary input to every parser of outside bytes
+    Fuzz(fuzz::Args),
+    /// Makes the recorded conversations of the tests from a corpus of recorded connections
+    Corpus(corpus::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,5 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Fetch => fetch::run().map(|_| ()),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Corpus(args) => corpus::run(&args),
     }
 }

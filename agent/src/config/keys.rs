@@ -3,7 +3,7 @@
 
 use super::origin::Layers;
 use super::value::{self, Value};
-use super::{AuditClass, ConfigError, Dialect, Secret};
+use super::{AuditClass, ConfigError, Dialect, RedactMode, Secret};
 use ipnet::IpNet;
 use reqwest::Url;
 use std::net::{IpAddr, SocketAddr};
@@ -108,14 +108,21 @@ keys! {
 
     /// Classes besides S3 and STS that give records: health, metrics, admin, console, internode, preflight, unknown.
     audit_classes: Vec<AuditClass> = "", "CLASS,...", value::classes;
-    /// Proxies whose X-Forwarded-For is believed.
+    /// Proxies whose X-Forwarded-For, Forwarded and PROXY protocol header is believed.
     trusted_proxies: Vec<IpNet> = "127.0.0.0/8,::1", "NETWORK,...", value::networks;
     /// Further headers and query parameters whose values never reach a record.
     redact_names: Vec<String> = "", "NAME,...", value::names;
+    /// Whose values reach a record: those of all headers and query parameters that are not known as secret (deny-list), or
+    /// only those of `keep-names` that are not (allow-list).
+    redact_mode: RedactMode = "deny-list", "MODE", value::redact_mode;
+    /// With `redact-mode = "allow-list"`: the headers and query parameters that keep their values.
+    keep_names: Vec<String> = "authorization,content-length,content-range,content-type,date,etag,last-modified,list-type,max-keys,partnumber,range,server,uploadid,user-agent,versionid,x-amz-algorithm,x-amz-content-sha256,x-amz-copy-source,x-amz-credential,x-amz-date,x-amz-decoded-content-length,x-amz-expires,x-amz-id-2,x-amz-request-id,x-amz-signedheaders,x-amz-version-id", "NAME,...", value::names;
     /// Connections that are followed at once; beyond it the longest idle one is given up, and counted.
     max_connections: usize = "65536", "N", |v| value::whole(v, 1..=16_777_216);
     /// The longest head of a request or reply; a longer one gives a partial record.
     max_head_bytes: u64 = "1MiB", "SIZE", |v| value::bytes(v, 4096..=1 << 20);
+    /// How much of the start of a body is kept where it says something: lists of keys to delete, errors, forms.
+    max_body_start_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 4096..=1 << 20);
 
     /// Perf ring of each CPU: a power of two.
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
@@ -140,6 +147,9 @@ keys! {
     connect_timeout_ms: u64 = "5000", "MS", |v| value::whole(v, 1..=600_000);
     /// Time to deliver what is left when the daemon is told to stop, in seconds.
     drain_seconds: u64 = "10", "SECONDS", |v| value::whole(v, 0..=3600);
+
+    /// The longest file that `run --record` writes; recording stops there, and says so.
+    record_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 1 << 20..=1 << 40);
 
     /// Level or filter of the agent's own log, which goes to standard error; RUST_LOG is used if this is not set.
     log: String = "info", "FILTER", value::log_filter;

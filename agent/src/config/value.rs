@@ -198,6 +198,10 @@ pub(super) fn classes(value: &Value) -> Parsed<Vec<AuditClass>> {
     value.list(AuditClass::of)
 }
 
+pub(super) fn redact_mode(value: &Value) -> Parsed<super::RedactMode> {
+    super::RedactMode::of(value.scalar()?)
+}
+
 pub(super) fn dialect(value: &Value) -> Parsed<super::Dialect> {
     super::Dialect::of(value.scalar()?)
 }

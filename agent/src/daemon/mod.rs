@@ -11,9 +11,12 @@ use crate::deliver::{self, Sink, stats::DeliveryStats, webhook::WebhookError};
 use crate::exit::Exit;
 use crate::health::{self, BindError, Health};
 use crate::queue::{self, DropCause, Limits};
+use crate::rebuild::redaction;
+use crate::recorder::Recorder;
 use audit::Audit;
 use std::{
     io,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +42,14 @@ pub enum RunError {
     /// See [`WebhookError`].
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// `--record`: the file cannot be made.
+    #[error("--record {}: {source}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The system refused something that is always there.
     #[error("{what}: {source}")]
     System {
@@ -77,8 +88,8 @@ impl RunError {
                 | AttachError::NoBackend { .. }
                 | AttachError::Load(_),
             ) => Exit::Kernel,
-            // The token's file is part of the configuration.
-            Self::Webhook(_) => Exit::Usage,
+            // The token's file is part of the configuration; the recording's was named by who started us.
+            Self::Webhook(_) | Self::Record { .. } => Exit::Usage,
             Self::Attach(AttachError::Ring { .. } | AttachError::System { .. })
             | Self::System { .. }
             | Self::AuditDied => Exit::Internal,
@@ -88,20 +99,20 @@ impl RunError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, then delivers what is left.
+/// Runs until SIGTERM or SIGINT, then delivers what is left. With `record`, samples are recorded there, scrubbed.
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: Config, record: Option<&Path>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|source| RunError::System { what: "the async runtime", source })?;
-    runtime.block_on(supervise(config))
+    runtime.block_on(supervise(config, record))
 }
 
-async fn supervise(config: Config) -> Result<(), RunError> {
+async fn supervise(config: Config, record: Option<&Path>) -> Result<(), RunError> {
     // Whatever can be wrong with the surroundings is found before the first probe is in the kernel.
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "signal handlers", source })?;
     let listener = match config.metrics_listen {
@@ -109,6 +120,12 @@ async fn supervise(config: Config) -> Result<(), RunError> {
         None => None,
     };
     let sink = Sink::open(&config)?;
+    let recorder = record
+        .map(|path| {
+            Recorder::start(path, config.record_bytes, redaction(&config))
+                .map_err(|source| RunError::Record { path: path.to_owned(), source })
+        })
+        .transpose()?;
     let capture = Capture::start(capture_settings(&config))?;
 
     let instance_id = uuid::Uuid::now_v7().to_string();
@@ -119,11 +136,13 @@ async fn supervise(config: Config) -> Result<(), RunError> {
         Arc::new(Health::new(instance_id.clone(), SystemTime::now(), ledger.clone(), Arc::clone(&delivery_stats)));
     let (stop, stopped) = watch::channel(false);
 
-    let mut audit = AuditThread::start(Audit::new(&config, capture, producer, Arc::clone(&health), instance_id))?;
+    let mut audit =
+        AuditThread::start(Audit::new(&config, capture, producer, recorder, Arc::clone(&health), instance_id))?;
     let delivery = deliver::run(sink, (&config).into(), consumer, delivery_stats, stopped.clone());
     let mut delivery = tokio::spawn(delivery);
-    let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
+    // Said before it can be asked for.
     announce(&config, &health);
+    let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
 
     let mut ended = None;
     let died = tokio::select! {

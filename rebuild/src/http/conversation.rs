@@ -7,9 +7,10 @@
 
 use super::body::Body;
 use super::open::{Open, Part};
+use super::preface::Preface;
 use super::reader::HeadReader;
 use crate::counters::Counters;
-use crate::exchange::{Completion, Oddity, UnseenPart};
+use crate::exchange::{Announced, Completion, Oddity, UnseenPart};
 use crate::loss::LossCause;
 use crate::pipeline::Limits;
 use s3auditd_common::sample::Direction;
@@ -68,6 +69,8 @@ pub(crate) enum Closing {
 
 #[derive(Debug)]
 pub(super) enum RequestSide {
+    /// The connection begins: a proxy's header may stand in front of the first request.
+    Preface(Preface),
     Head {
         reader: HeadReader,
         origin: Origin,
@@ -148,13 +151,15 @@ pub(crate) struct Conversation {
     pub(super) unsynced: bool,
     /// The sent stream of such a connection began like a request.
     pub(super) outgoing_suspected: bool,
+    /// What a proxy's header said.
+    pub(super) announced: Option<Announced>,
     next_ordinal: u64,
 }
 
 impl Conversation {
     /// A connection whose first bytes are to come.
     pub(crate) const fn from_the_start() -> Self {
-        Self::new(RequestSide::Head { reader: HeadReader::request(), origin: Origin::First }, ReplySide::Idle, false)
+        Self::new(RequestSide::Preface(Preface::new()), ReplySide::Idle, false)
     }
 
     /// A connection met in mid-stream.
@@ -163,7 +168,20 @@ impl Conversation {
     }
 
     const fn new(request: RequestSide, reply: ReplySide, unsynced: bool) -> Self {
-        Self { open: VecDeque::new(), request, reply, unsynced, outgoing_suspected: false, next_ordinal: 0 }
+        Self {
+            open: VecDeque::new(),
+            request,
+            reply,
+            unsynced,
+            outgoing_suspected: false,
+            announced: None,
+            next_ordinal: 0,
+        }
+    }
+
+    /// The client that a proxy announced for this connection.
+    pub(crate) const fn announced(&self) -> Option<Announced> {
+        self.announced
     }
 
     /// Takes the next span of a direction.
@@ -188,6 +206,7 @@ impl Conversation {
 
     /// Hands out everything.
     pub(crate) fn close(&mut self, closing: Closing, time_ns: u64, cx: &mut Context<'_>) {
+        self.end_preface(cx);
         if let RequestSide::Head { reader, origin: Origin::First | Origin::Next } = &self.request
             && !reader.is_empty()
             && !reader.is_decided()
@@ -278,7 +297,7 @@ impl Conversation {
     pub(crate) fn appetite(&self, direction: Direction) -> Appetite {
         match direction {
             Direction::Received => match &self.request {
-                RequestSide::Head { .. } => Appetite::Needs,
+                RequestSide::Preface(_) | RequestSide::Head { .. } => Appetite::Needs,
                 RequestSide::Lost { .. } | RequestSide::Unsynced => Appetite::Indifferent,
                 RequestSide::Body { body, .. } => {
                     let may_be_left_out = body.taken() == 0
@@ -299,6 +318,7 @@ impl Conversation {
     /// An estimate of the memory it holds besides itself.
     pub(crate) fn cost(&self) -> usize {
         let request = match &self.request {
+            RequestSide::Preface(preface) => preface.capacity(),
             RequestSide::Head { reader, origin: Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) } => {
                 reader.capacity() + body.capacity()
             }

@@ -59,14 +59,12 @@ pub(crate) fn expects_continue(head: &RequestHead) -> bool {
 /// Whether the start of a request's body says something about the operation: forms, XML documents, multi-deletes.
 pub(crate) fn wants_request_body(head: &RequestHead) -> bool {
     let kind = head.headers.first("content-type").unwrap_or_default();
-    let query = memchr::memchr(b'?', &head.target).and_then(|at| head.target.get(at + 1..)).unwrap_or_default();
-    let mut parameters = query.split(|byte| *byte == b'&');
     match head.method.as_slice() {
         b"POST" => {
             contains_ignoring_case(kind, b"xml")
                 || starts_ignoring_case(kind, b"application/x-www-form-urlencoded")
                 || starts_ignoring_case(kind, b"multipart/form-data")
-                || parameters.any(|name| name == b"delete" || name.starts_with(b"delete="))
+                || parameters(head).any(|name| name == b"delete" || name.starts_with(b"delete="))
         }
         // An object may have an XML content type as well: only sub-resources (which have a query) carry documents.
         b"PUT" => contains_ignoring_case(kind, b"xml"),
@@ -74,9 +72,30 @@ pub(crate) fn wants_request_body(head: &RequestHead) -> bool {
     }
 }
 
-/// Whether the start of a reply's body says something about the outcome: errors, and XML documents of any status.
-pub(crate) fn wants_reply_body(head: &ResponseHead) -> bool {
-    head.status >= 400 || head.headers.first("content-type").is_some_and(|kind| contains_ignoring_case(kind, b"xml"))
+/// Whether the start of a reply's body says something about the outcome: errors, XML documents of any status, and the
+/// replies that may bring an error behind a status of 200, whatever they call themselves.
+pub(crate) fn wants_reply_body(head: &ResponseHead, may_hide_an_error: bool) -> bool {
+    head.status >= 400
+        || head.headers.first("content-type").is_some_and(|kind| contains_ignoring_case(kind, b"xml"))
+        || (head.status == 200 && may_hide_an_error)
+}
+
+/// Whether a reply of status 200 to this request may still bring an error in its body.
+pub(crate) fn may_hide_an_error(request: &RequestHead) -> bool {
+    match request.method.as_slice() {
+        b"PUT" => {
+            request.headers.first("x-amz-copy-source").is_some()
+                || contains_ignoring_case(&request.target, b"x-amz-copy-source=")
+        }
+        b"POST" => parameters(request)
+            .any(|name| name == b"delete" || name.starts_with(b"delete=") || name.starts_with(b"uploadId=")),
+        _ => false,
+    }
+}
+
+fn parameters(head: &RequestHead) -> impl Iterator<Item = &[u8]> {
+    let query = memchr::memchr(b'?', &head.target).and_then(|at| head.target.get(at + 1..)).unwrap_or_default();
+    query.split(|byte| *byte == b'&')
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

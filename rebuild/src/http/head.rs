@@ -9,16 +9,34 @@ pub enum Version {
     Http11,
 }
 
-/// Header fields in their order on the wire. Names keep their case; look-ups ignore it.
+/// Header fields in their order on the wire. Names keep their case; look-ups ignore it. All texts lie in one buffer, so
+/// that a flood of short fields costs little more than its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
-    fields: Vec<(Vec<u8>, Vec<u8>)>,
+    text: Vec<u8>,
+    fields: Vec<Field>,
+}
+
+/// Where a field's name and value end in the buffer; the name begins where the field before ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Field {
+    name_end: usize,
+    value_end: usize,
 }
 
 impl Headers {
+    /// Room for so many fields with so much text.
+    #[must_use]
+    pub fn with_capacity(fields: usize, text_bytes: usize) -> Self {
+        Self { text: Vec::with_capacity(text_bytes), fields: Vec::with_capacity(fields) }
+    }
+
     /// Appends a field; `value` without the white space around it.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.fields.push((name.to_vec(), value.to_vec()));
+        self.text.extend_from_slice(name);
+        let name_end = self.text.len();
+        self.text.extend_from_slice(value);
+        self.fields.push(Field { name_end, value_end: self.text.len() });
     }
 
     /// The first field of that name.
@@ -34,7 +52,17 @@ impl Headers {
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+        let mut start = 0;
+        self.fields.iter().map(move |field| {
+            let name = self.text.get(start..field.name_end).unwrap_or_default();
+            start = field.value_end;
+            (name, self.text.get(field.name_end..field.value_end).unwrap_or_default())
+        })
+    }
+
+    /// The memory they take.
+    pub(crate) const fn cost(&self) -> usize {
+        self.text.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// How many fields there are.

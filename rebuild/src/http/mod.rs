@@ -9,6 +9,7 @@ pub(crate) mod framing;
 pub mod head;
 pub(crate) mod open;
 pub(crate) mod parse;
+mod preface;
 pub(crate) mod probe;
 pub(crate) mod reader;
 pub(crate) mod reply_side;

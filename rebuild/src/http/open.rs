@@ -46,6 +46,8 @@ pub(crate) struct Open {
     pub(crate) expects_continue: bool,
     /// And it got it.
     pub(crate) continued: bool,
+    /// Its head is longer than is read: what is received until the reply belongs to it.
+    pub(crate) head_too_long: bool,
 }
 
 impl Open {
@@ -74,6 +76,7 @@ impl Open {
             reply_end: 0,
             expects_continue: false,
             continued: false,
+            head_too_long: false,
         }
     }
 
@@ -99,12 +102,13 @@ impl Open {
 
     /// An estimate of the memory it holds besides itself.
     pub(crate) fn cost(&self) -> usize {
-        let fields = self.request.as_ref().map_or(0, |head| head.headers.len())
-            + self.response.as_ref().map_or(0, |head| head.headers.len());
-        // Two allocations and their handles a field; the bytes of the heads.
-        let heads = usize::try_from(self.request_head_bytes + self.response_head_bytes).unwrap_or(usize::MAX);
+        let request = self
+            .request
+            .as_ref()
+            .map_or(0, |head| head.method.capacity() + head.target.capacity() + head.headers.cost());
+        let response = self.response.as_ref().map_or(0, |head| head.headers.cost());
         let bodies = self.request_body.bytes.capacity() + self.response_body.bytes.capacity();
-        fields.saturating_mul(96).saturating_add(heads).saturating_add(bodies).saturating_add(size_of::<Self>())
+        request.saturating_add(response).saturating_add(bodies).saturating_add(size_of::<Self>())
     }
 
     pub(crate) fn into_exchange(self, connection: ConnectionInfo, completion: Completion) -> Exchange {

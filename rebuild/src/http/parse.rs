@@ -73,7 +73,8 @@ const fn version(minor: u8) -> Version {
 }
 
 fn headers(parsed: &[httparse::Header<'_>]) -> Headers {
-    let mut headers = Headers::default();
+    let bytes = parsed.iter().map(|header| header.name.len() + header.value.len()).sum();
+    let mut headers = Headers::with_capacity(parsed.len(), bytes);
     for header in parsed {
         headers.push(header.name.as_bytes(), header.value.trim_ascii());
     }

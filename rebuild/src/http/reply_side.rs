@@ -16,6 +16,8 @@ impl Conversation {
         if self.unsynced {
             self.suspect_outgoing(&span);
         }
+        // The gateway answers what it has read, so that was no beginning of a proxy's header.
+        self.end_preface(cx);
         let mut span = span;
         match span.data {
             Data::Seen(mut bytes) => {
@@ -443,7 +445,11 @@ fn begin_body(open: &mut Open, response: &ResponseHead, limit: usize, end: u64) 
     if let Some(oddity) = oddity {
         open.note(oddity);
     }
-    let keep = if framing::wants_reply_body(response) { limit } else { 0 };
+    let keep = if framing::wants_reply_body(response, open.request.as_ref().is_some_and(framing::may_hide_an_error)) {
+        limit
+    } else {
+        0
+    };
     let body = match framing {
         Framing::None => {
             open.reply_part = Part::Done;

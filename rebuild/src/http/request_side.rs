@@ -5,6 +5,7 @@ use super::conversation::{Context, Conversation, Data, Origin, ReplySide, Reques
 use super::framing::{self, Framing};
 use super::open::{Open, Part};
 use super::parse;
+use super::preface::{Found, Preface};
 use super::reader::{Event, HeadReader};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
@@ -29,6 +30,7 @@ impl Conversation {
     /// One step; says how many bytes it used. It uses none only when the state changed to one that will.
     fn receive(&mut self, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
         match std::mem::replace(&mut self.request, RequestSide::Opaque) {
+            RequestSide::Preface(preface) => self.receive_preface(preface, bytes, span, cx),
             RequestSide::Head { reader, origin } => self.receive_head(reader, origin, bytes, span, cx),
             RequestSide::Body { body, committed: false } if self.may_be_next_head(&body, span) => {
                 self.request = head(Origin::InsteadOfBody(body));
@@ -61,6 +63,48 @@ impl Conversation {
                 cx.counters.opaque_bytes += bytes.len() as u64;
                 bytes.len()
             }
+        }
+    }
+
+    fn receive_preface(&mut self, mut preface: Preface, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
+        let was_empty = preface.is_empty();
+        if was_empty {
+            preface.first_ns = span.time_ns;
+            preface.first_other = span.other;
+        }
+        let (used, found) = preface.push(bytes);
+        match found {
+            Found::Open => self.request = RequestSide::Preface(preface),
+            Found::Header(announced) => {
+                cx.counters.proxy_headers += 1;
+                self.announced = announced;
+                self.request = head(Origin::First);
+            }
+            // The usual case: nothing was held back from an earlier span.
+            Found::Nothing if was_empty => {
+                self.request = head(Origin::First);
+                return 0;
+            }
+            Found::Nothing => {
+                let before = preface.bytes().len().saturating_sub(used);
+                preface.keep(before);
+                self.request = RequestSide::Preface(preface);
+                self.end_preface(cx);
+                return 0;
+            }
+        }
+        used
+    }
+
+    /// What was held back for a proxy's header is none: the usual reader takes it.
+    pub(super) fn end_preface(&mut self, cx: &mut Context<'_>) {
+        if let RequestSide::Preface(preface) = &mut self.request
+            && !preface.is_empty()
+        {
+            let preface = std::mem::replace(preface, Preface::new());
+            self.request = head(Origin::First);
+            let (time_ns, other) = (preface.first_ns, preface.first_other);
+            self.received(Span { at: 0, time_ns, other, data: Data::Seen(preface.bytes()) }, cx);
         }
     }
 
@@ -106,6 +150,9 @@ impl Conversation {
                 cx.counters.lose(LossCause::HeadTooLong);
                 if reader.is_decided() || matches!(origin, Origin::First | Origin::Next) {
                     self.lose_head(&reader, span, cx);
+                    if let Some(open) = self.open.back_mut() {
+                        open.head_too_long = true;
+                    }
                     used
                 } else {
                     used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
@@ -293,7 +340,12 @@ impl Conversation {
 
     /// One step over unseen bytes; says how many of them it used.
     fn receive_gap(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) -> u64 {
+        self.end_preface(cx);
         match std::mem::replace(&mut self.request, RequestSide::Opaque) {
+            RequestSide::Preface(_) => {
+                self.request = head(Origin::First);
+                0
+            }
             RequestSide::Head { reader, origin } => {
                 self.gap_in_head(&reader, origin, count, span, cx);
                 count
@@ -387,7 +439,13 @@ impl Conversation {
                 open.request_body_bytes += count;
                 open.touch(span.time_ns);
             }
-            None => cx.counters.unplaced_bytes += count,
+            None => match self.open.back_mut().filter(|open| open.head_too_long && open.reply_part == Part::Awaited) {
+                Some(open) => {
+                    open.request_head_bytes += count;
+                    open.touch(span.time_ns);
+                }
+                None => cx.counters.unplaced_bytes += count,
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whose address goes into the record: the socket's peer, or what trusted proxies say stood behind it.
 
+use crate::exchange::{ConnectionInfo, ProxyVersion};
 use crate::http::head::Headers;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -61,6 +62,10 @@ impl fmt::Display for Cidr {
 pub enum AddressSource {
     /// The connection itself.
     Socket,
+    /// The header of a proxy in front of the connection's first request (PROXY protocol, version 1).
+    ProxyV1,
+    /// The same in version 2.
+    ProxyV2,
     /// The `X-Forwarded-For` header.
     XForwardedFor,
     /// The `Forwarded` header (RFC 7239).
@@ -73,6 +78,8 @@ impl AddressSource {
     pub fn name(self) -> &'static str {
         match self {
             Self::Socket => "socket",
+            Self::ProxyV1 => "proxy-v1",
+            Self::ProxyV2 => "proxy-v2",
             Self::XForwardedFor => "x-forwarded-for",
             Self::Forwarded => "forwarded",
         }
@@ -91,38 +98,69 @@ pub struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// Walks from the socket through `X-Forwarded-For` (without one: `Forwarded`), right to left, as long as the hop
-    /// that said so is trusted. What an untrusted hop says is not believed, and a hop that cannot be read ends the walk.
+    /// Walks from the socket through what a proxy announced in front of the connection, then through `X-Forwarded-For`
+    /// (without one: `Forwarded`), right to left, as long as the hop that said so is trusted. What an untrusted hop says
+    /// is not believed, and a hop that cannot be read ends the walk.
     #[must_use]
-    pub fn of(peer: SocketAddr, headers: &Headers, trusted: &[Cidr]) -> Self {
-        let x_forwarded_for = elements(headers, "x-forwarded-for");
-        let (hops, source) = if x_forwarded_for.is_empty() {
-            let forwarded = elements(headers, "forwarded").into_iter();
-            (forwarded.map(|element| for_parameter(element).unwrap_or(b"")).collect(), AddressSource::Forwarded)
-        } else {
-            (x_forwarded_for, AddressSource::XForwardedFor)
-        };
+    pub fn of(connection: &ConnectionInfo, headers: &Headers, trusted: &[Cidr]) -> Self {
+        let is_trusted = |client: &Self| trusted.iter().any(|range| range.contains(client.ip));
+        let peer = connection.client;
         let mut client = Self { ip: peer.ip().to_canonical(), port: Some(peer.port()), source: AddressSource::Socket };
+        if let Some(announced) = connection.announced
+            && is_trusted(&client)
+        {
+            let source = match announced.version {
+                ProxyVersion::V1 => AddressSource::ProxyV1,
+                ProxyVersion::V2 => AddressSource::ProxyV2,
+            };
+            client = Self { ip: announced.client.ip().to_canonical(), port: Some(announced.client.port()), source };
+        }
+        let (hops, source) = if headers.first("x-forwarded-for").is_some() {
+            (x_forwarded_for(headers), AddressSource::XForwardedFor)
+        } else {
+            (forwarded(headers), AddressSource::Forwarded)
+        };
         for hop in hops.into_iter().rev() {
-            if !trusted.iter().any(|range| range.contains(client.ip)) {
+            if !is_trusted(&client) {
                 break;
             }
-            let Some((ip, port)) = parse_hop(hop) else { break };
+            let Some((ip, port)) = hop.and_then(parse_hop) else { break };
             client = Self { ip, port, source };
         }
         client
     }
 }
 
-fn elements<'a>(headers: &'a Headers, name: &'a str) -> Vec<&'a [u8]> {
-    let values = headers.all(name).flat_map(|value| value.split(|&byte| byte == b','));
-    values.map(<[u8]>::trim_ascii).collect()
+fn x_forwarded_for(headers: &Headers) -> Vec<Option<&[u8]>> {
+    let values = headers.all("x-forwarded-for").flat_map(|value| value.split(|&byte| byte == b','));
+    values.map(|hop| Some(hop.trim_ascii())).collect()
 }
 
-fn for_parameter(element: &[u8]) -> Option<&[u8]> {
-    element.split(|&byte| byte == b';').find_map(|pair| {
-        let (name, value) = crate::s3::query::split_at_byte(pair, b'=')?;
-        name.trim_ascii().eq_ignore_ascii_case(b"for").then(|| value.trim_ascii())
+/// The `for` parameter of every element (RFC 7239, 4). Separators inside quotes are text: proxies copy there what the
+/// client sent (`host="…"`).
+fn forwarded(headers: &Headers) -> Vec<Option<&[u8]>> {
+    let elements = headers.all("forwarded").flat_map(|value| outside_quotes(value, b','));
+    let hop = |element| {
+        outside_quotes(element, b';').find_map(|pair| {
+            let (name, value) = crate::s3::query::split_at_byte(pair, b'=')?;
+            name.trim_ascii().eq_ignore_ascii_case(b"for").then(|| value.trim_ascii())
+        })
+    };
+    elements.map(hop).collect()
+}
+
+/// Splits at separators that stand outside of quoted strings (RFC 9110, 5.6.4). An unended quote runs to the end.
+fn outside_quotes(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |&byte| {
+        let splits = byte == separator && !quoted;
+        (quoted, escaped) = match byte {
+            _ if escaped => (quoted, false),
+            b'\\' if quoted => (quoted, true),
+            b'"' => (!quoted, false),
+            _ => (quoted, false),
+        };
+        splits
     })
 }
 
@@ -140,13 +178,54 @@ fn parse_hop(hop: &[u8]) -> Option<(IpAddr, Option<u16>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Announced;
 
     fn walk(peer: &str, header: &str, value: &str, trusted: &[&str]) -> (String, &'static str) {
         let mut headers = Headers::default();
         headers.push(header.as_bytes(), value.as_bytes());
         let trusted: Vec<Cidr> = trusted.iter().map(|range| range.parse().unwrap()).collect();
-        let found = ClientAddress::of(peer.parse().unwrap(), &headers, &trusted);
+        let found = ClientAddress::of(&connection(peer, None), &headers, &trusted);
         (found.ip.to_string(), found.source.name())
+    }
+
+    fn connection(peer: &str, announced: Option<Announced>) -> ConnectionInfo {
+        ConnectionInfo {
+            cookie: 1,
+            client: peer.parse().unwrap(),
+            announced,
+            server: "10.0.0.1:9000".parse().unwrap(),
+            netns: 0,
+            tgid: 0,
+            cgroup_id: 0,
+            comm: String::new(),
+            preexisting: false,
+        }
+    }
+
+    #[test]
+    fn what_stands_in_quotes_is_no_hop() {
+        let walk = |value| walk("127.0.0.1:1", "Forwarded", value, &["127.0.0.0/8"]).0;
+        assert_eq!(walk(r#"for=9.9.9.9;host="evil, for=1.1.1.1""#), "9.9.9.9");
+        assert_eq!(walk(r#"for=9.9.9.9;host="e\", for=1.1.1.1""#), "9.9.9.9");
+        assert_eq!(walk(r#"host="a;for=1.1.1.1";FOR="9.9.9.9:80""#), "9.9.9.9");
+        assert_eq!(walk("for=9.9.9.9, for=_hidden"), "127.0.0.1");
+        assert_eq!(walk("for=9.9.9.9, proto=https"), "127.0.0.1");
+    }
+
+    #[test]
+    fn a_proxy_is_believed_when_it_is_trusted() {
+        let announced = Announced { client: "[::ffff:1.2.3.4]:5".parse().unwrap(), version: ProxyVersion::V2 };
+        let walk = |peer, forwarded: &str, trusted: &[&str]| {
+            let mut headers = Headers::default();
+            headers.push(b"x-forwarded-for", forwarded.as_bytes());
+            let trusted: Vec<Cidr> = trusted.iter().map(|range| range.parse().unwrap()).collect();
+            let found = ClientAddress::of(&connection(peer, Some(announced)), &headers, &trusted);
+            (found.ip.to_string(), found.port, found.source.name())
+        };
+        assert_eq!(walk("9.9.9.9:1", "6.6.6.6", &["127.0.0.0/8"]), ("9.9.9.9".into(), Some(1), "socket"));
+        assert_eq!(walk("127.0.0.1:1", "6.6.6.6", &["127.0.0.0/8"]), ("1.2.3.4".into(), Some(5), "proxy-v2"));
+        let both = ["127.0.0.0/8", "1.2.3.4"];
+        assert_eq!(walk("127.0.0.1:1", "6.6.6.6", &both), ("6.6.6.6".into(), None, "x-forwarded-for"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The JSON of a record, field by field; `docs/record.md` says what each means. What is not known is left out.
 
+use crate::s3::claims::Claim;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ pub(super) struct Document {
     pub(super) deployment_id: String,
     #[serde(rename = "remotehost")]
     pub(super) remote_host: String,
+    #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
     pub(super) request_header: Option<BTreeMap<String, String>>,
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
@@ -121,6 +124,8 @@ pub(super) struct Own {
     pub(super) region: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issued_access_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session: Option<Session>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) version_id: Option<String>,
@@ -170,6 +175,22 @@ pub(super) struct Own {
     pub(super) exchange: u64,
     #[serde(rename = "amzId2", skip_serializing_if = "Option::is_none")]
     pub(super) amz_id_2: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Session {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) access_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parent: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<i64>,
+    pub(super) accepted: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -4,36 +4,41 @@ use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
 use super::document::{self, Api, DeleteKey, Document, Endpoint, Own, Process};
 use super::headers::{self, TextMap};
-use super::{Clock, Number, Record, RecordSettings, facts, status};
-use crate::exchange::Exchange;
+use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
+use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
-use crate::s3::aws_chunked;
-use crate::s3::caller::{Caller, Expiry};
+use crate::s3::caller::{AuthType, Caller, Expiry, SignatureVersion};
+use crate::s3::claims::{Claim, Claims};
+use crate::s3::content;
 use crate::s3::multi_delete::{Limits, MultiDelete};
 use crate::s3::operation::{Ambiguity, Class, Dialect};
 use crate::s3::outcome;
 use crate::s3::post_form::PostForm;
 use crate::s3::sts;
 use jiff::Timestamp;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-/// Makes the record of an exchange; `asked` was read from its request, if that was seen.
-pub(super) fn record(
-    settings: &RecordSettings,
-    exchange: &Exchange,
-    asked: Option<Asked<'_>>,
-    clock: Clock,
-    number: Number,
-) -> Record {
-    Making { settings, exchange, asked, truncated: Vec::new() }.record(clock, number)
+/// Makes the record of an exchange.
+pub(super) fn record(settings: &RecordSettings, reading: Reading<'_>, clock: Clock, number: Number) -> Record {
+    let Reading { exchange, mut asked } = reading;
+    let reply = match &exchange.response {
+        Some(response) => content::of_reply(&response.headers, &exchange.response_body),
+        None => Cow::Owned(BodyStart::default()),
+    };
+    if let Some(asked) = &mut asked {
+        asked.settle(&reply, settings);
+    }
+    Making { settings, exchange, asked, reply, truncated: Vec::new() }.record(clock, number)
 }
 
-/// A record on its way. `truncated` gathers the names of fields that were cut.
+/// A record on its way. `reply` is the content of the reply's body, `truncated` gathers the names of fields that were cut.
 struct Making<'a> {
     settings: &'a RecordSettings,
     exchange: &'a Exchange,
     asked: Option<Asked<'a>>,
+    reply: Cow<'a, BodyStart>,
     truncated: Vec<&'static str>,
 }
 
@@ -45,19 +50,15 @@ impl Making<'_> {
         let response = exchange.response.as_ref();
         let no_headers = Headers::default();
         let request_headers = request.map_or(&no_headers, |request| &request.headers);
-        let client = ClientAddress::of(connection.client, request_headers, &self.settings.trusted_proxies);
+        let client = ClientAddress::of(connection, request_headers, &self.settings.trusted_proxies);
 
         let class = self.asked.as_ref().map_or(Class::Unknown, Asked::class);
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(
-                &aws_chunked::content(request_headers, &exchange.request_body),
-                &exchange.response_body,
-                limits,
-            )
+            MultiDelete::read(&content::of_request(request_headers, &exchange.request_body), &self.reply, limits)
         });
-        let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full));
+        let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
         let mut own = Own {
             schema: document::SCHEMA,
@@ -100,8 +101,9 @@ impl Making<'_> {
         }
         let mut api = Api { name: UNKNOWN_NAME.to_owned(), ..Api::default() };
         let mut request_query = BTreeMap::new();
+        let mut request_claims = BTreeMap::new();
         if let Some(asked) = self.asked.take() {
-            self.put_request(&mut own, &mut api, &asked);
+            request_claims = self.put_request(&mut own, &mut api, &asked);
             request_query = self.map("requestQuery", TextMap::of_query(&asked.query, &self.settings.redaction));
         }
         if let Some(response) = response {
@@ -122,6 +124,7 @@ impl Making<'_> {
             audit_version: "1.weka",
             deployment_id: self.settings.deployment_id.clone(),
             remote_host: remote_host(client.ip, self.settings.dialect),
+            request_claims,
             request_header,
             request_id,
             request_query,
@@ -134,7 +137,7 @@ impl Making<'_> {
         Record { document, class, outcome }
     }
 
-    fn put_request(&mut self, own: &mut Own, api: &mut Api, asked: &Asked<'_>) {
+    fn put_request(&mut self, own: &mut Own, api: &mut Api, asked: &Asked<'_>) -> BTreeMap<&'static str, Claim> {
         let (exchange, redaction) = (self.exchange, &self.settings.redaction);
         let (request, query) = (asked.request, &asked.query);
         let is_post_object = asked.operation.aws == Some("PostObject");
@@ -167,9 +170,15 @@ impl Making<'_> {
             Version::Http11 => "1.1",
         });
 
+        let claims = self.put_session(own, asked, &caller);
         own.access_key = caller.access_key;
-        own.auth_type = Some(caller.auth_type.name());
-        own.signature_version = Some(caller.signature_version.name());
+        // A form names its caller, unless what was seen of it ends before that: then nobody is no answer.
+        let caller_unseen = is_post_object
+            && caller.auth_type == AuthType::None
+            && !exchange.request_body.whole
+            && memchr::memmem::find(&exchange.request_body.bytes, b"name=\"file\"").is_none();
+        own.auth_type = (!caller_unseen).then(|| caller.auth_type.name());
+        own.signature_version = (!caller_unseen).then(|| caller.signature_version.name());
         own.signed_headers = caller.signed_headers;
         own.region = caller.region;
         match caller.expiry {
@@ -178,17 +187,19 @@ impl Making<'_> {
             None => {}
         }
         if asked.operation.class == Class::Sts {
-            own.issued_access_key = sts::issued_access_key(&exchange.response_body);
+            own.issued_access_key = sts::issued_access_key(&self.reply);
         }
         if asked.is_addressed() {
             let value = |name: &str| query.first(name).filter(|value| !value.is_empty());
-            let text = |value: &[u8]| redaction.text(value);
-            own.version_id = value("versionId").map(|value| self.cut("versionId", text(value)));
-            own.upload_id = value("uploadId").map(|value| self.cut("uploadId", text(value)));
-            own.part_number = value("partNumber").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
-            own.range = request.headers.first("range").map(|value| self.cut("range", text(value)));
+            let parameter = |name: &str| Some(redaction.parameter(name.as_bytes(), value(name)?));
+            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value));
+            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value));
+            own.part_number = parameter("partNumber").and_then(|value| value.parse().ok());
+            let range = request.headers.first("range").map(|value| redaction.header(b"range", value));
+            own.range = range.map(|value| self.cut("range", value));
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
+            let source = source.filter(|_| redaction.is_let_through(b"x-amz-copy-source"));
             let source = source.and_then(|source| facts::copy_source(source, redaction));
             own.copy_source = source.map(|source| document::CopySource {
                 bucket: self.cut("copySource", source.bucket),
@@ -203,6 +214,35 @@ impl Making<'_> {
         if exchange.response.is_some() {
             api.time_to_response = Some(format!("{}ns", exchange.ended_ns.saturating_sub(exchange.head_read_ns)));
         }
+        claims
+    }
+
+    /// What the session token says, where it is one that says anything.
+    fn put_session(&self, own: &mut Own, asked: &Asked<'_>, caller: &Caller) -> BTreeMap<&'static str, Claim> {
+        let redaction = &self.settings.redaction;
+        let Some(claims) = caller.session_token(&asked.request.headers, &asked.query).and_then(Claims::of_token) else {
+            return BTreeMap::new();
+        };
+        let text = |text: &str| redaction.text(text.as_bytes());
+        let named = |name: &str| claims.text(name).map(text);
+        // MinIO checks a token only together with a signature, and against the key that signed.
+        let granted = self.exchange.response.as_ref().is_some_and(|response| matches!(response.status, 200..=299));
+        let signed = matches!(caller.signature_version, SignatureVersion::SigV4 | SignatureVersion::SigV2);
+        let of_the_caller = claims.text("accessKey").is_some_and(|key| Some(key) == caller.access_key.as_deref());
+        own.session = Some(document::Session {
+            access_key: named("accessKey"),
+            parent: named("parent"),
+            subject: named("sub"),
+            issuer: named("iss"),
+            expires_at: claims.number("exp"),
+            accepted: granted && signed && of_the_caller,
+        });
+        let clean = |claim: &Claim| match claim {
+            Claim::Text(value) => Claim::Text(text(value)),
+            Claim::Number(number) => Claim::Number(*number),
+            Claim::List(values) => Claim::List(values.iter().map(|value| text(value)).collect()),
+        };
+        claims.iter().map(|(name, claim)| (name, clean(claim))).collect()
     }
 
     fn put_response(&mut self, own: &mut Own, api: &mut Api, response: &ResponseHead) {

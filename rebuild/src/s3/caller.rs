@@ -109,6 +109,19 @@ impl Caller {
         let caller = header.or(query).or(form).unwrap_or_default();
         Self { several, ..caller }
     }
+
+    /// The token that stands beside the proof: a secret, to be read and dropped. None where there is none, or more than
+    /// one that differ.
+    #[must_use]
+    pub fn session_token<'a>(&self, headers: &'a Headers, query: &'a Query) -> Option<&'a [u8]> {
+        if self.signature_version == SignatureVersion::Bearer {
+            let (_, token) = super::query::split_at_byte(headers.first("authorization")?, b' ')?;
+            return Some(token);
+        }
+        let mut tokens = headers.all("x-amz-security-token").chain(query.first_ignoring_case("X-Amz-Security-Token"));
+        let token = tokens.next()?;
+        tokens.all(|other| other == token).then_some(token)
+    }
 }
 
 fn from_header(value: &[u8], headers: &Headers) -> Caller {

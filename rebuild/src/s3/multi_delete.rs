@@ -37,7 +37,7 @@ pub struct Limits {
 }
 
 impl MultiDelete {
-    /// Reads both bodies. A body that is not plain XML (compressed, or not kept) gives nothing and is marked cut.
+    /// Reads the contents of both bodies. What is no XML, or was not kept, gives nothing and is marked cut.
     #[must_use]
     pub fn read(request: &BodyStart, response: &BodyStart, limits: Limits) -> Self {
         let mut list = Self::default();

@@ -161,6 +161,8 @@ pub struct Operation {
     pub aws: Option<&'static str>,
     /// What the dialect's own router does with it; None where it has no route. For `aws` that is the AWS name again.
     pub routed: Option<Naming>,
+    /// Other AWS operations that it may be: those of the other sub-resources, where the query names several.
+    pub others: Vec<&'static str>,
     /// Sorted, no repeats.
     pub ambiguities: Vec<Ambiguity>,
 }
@@ -191,12 +193,18 @@ impl Operation {
             ambiguities.push(Ambiguity::UnknownHost);
         }
         if request.method == b"OPTIONS" {
-            return Self { class: Class::Preflight, aws: Some("PreflightRequest"), routed: None, ambiguities };
+            return Self {
+                class: Class::Preflight,
+                aws: Some("PreflightRequest"),
+                routed: None,
+                others: Vec::new(),
+                ambiguities,
+            };
         }
         match reserved(target.path, reading.reserved_prefixes) {
             // Administration is signed as S3 requests are; nothing else there is.
             Reserved::For(class) if class == Class::Admin || !is_signed(&request.headers, query) => {
-                return Self { class, aws: None, routed: None, ambiguities };
+                return Self { class, aws: None, routed: None, others: Vec::new(), ambiguities };
             }
             Reserved::For(_) | Reserved::ForNothingKnown => ambiguities.push(Ambiguity::ReservedPrefix),
             Reserved::No => {}
@@ -205,11 +213,11 @@ impl Operation {
             if !matches!(target.path, b"/" | b"") {
                 ambiguities.push(Ambiguity::StsOnPath);
             }
-            return Self { class: Class::Sts, aws: None, routed: None, ambiguities };
+            return Self { class: Class::Sts, aws: None, routed: None, others: Vec::new(), ambiguities };
         }
         let asked = Asked { method: &request.method, path: target.path, query, headers: &request.headers };
-        let (aws, several) = asked.aws_name(Pointing::of(address));
-        if several {
+        let (aws, others) = asked.aws_name(Pointing::of(address));
+        if !others.is_empty() {
             ambiguities.push(Ambiguity::SeveralSubresources);
         }
         if query.first_ignoring_case("x-amz-copy-source").is_some()
@@ -232,7 +240,7 @@ impl Operation {
         // What is signed, or points at a bucket, was meant for S3, whether a router knows it or not.
         let meant = !address.bucket.is_empty() || is_signed(&request.headers, query);
         let class = if aws.is_some() || routed.is_some() || meant { Class::S3 } else { Class::Unknown };
-        Self { class, aws, routed, ambiguities }
+        Self { class, aws, routed, others, ambiguities }
     }
 
     /// Whether it only reads, by what AWS documents for it.
@@ -328,28 +336,32 @@ impl Asked<'_> {
         TABLE.iter().find(|row| name(row).is_some() && self.fits(row, pointing)).and_then(name)
     }
 
-    /// The AWS name, and whether the query named several sub-resources. AWS publishes no order among these, so the one
-    /// that stands first in the query is taken.
-    fn aws_name(&self, pointing: Pointing) -> (Option<&'static str>, bool) {
+    /// The AWS name, and those of the other sub-resources that the query names. AWS publishes no order among these, so
+    /// the one that stands first in the query is taken.
+    fn aws_name(&self, pointing: Pointing) -> (Option<&'static str>, Vec<&'static str>) {
         let mut fitting = TABLE.iter().filter(|row| row.aws.is_some() && self.fits(row, pointing));
         let Some(first) = fitting.next() else {
-            return (None, false);
+            return (None, Vec::new());
         };
         if !is_subresource(first) {
-            return (api(first.aws), false);
+            return (api(first.aws), Vec::new());
         }
         let place = |row: &Row| row.query.first().and_then(|param| self.query.position(param.name()));
         let first_place = place(first);
         let mut chosen = (first_place, first);
-        let mut several = false;
+        // The first row of each place.
+        let mut places = vec![chosen];
         for row in fitting.filter(|row| is_subresource(row)) {
             let at = place(row);
-            several |= at != first_place;
+            if places.iter().all(|(place, _)| *place != at) {
+                places.push((at, row));
+            }
             if at < chosen.0 {
                 chosen = (at, row);
             }
         }
-        (api(chosen.1.aws), several)
+        let others = places.into_iter().filter(|(place, _)| *place != chosen.0);
+        (api(chosen.1.aws), others.filter_map(|(_, row)| api(row.aws)).collect())
     }
 
     fn fits(&self, row: &Row, pointing: Pointing) -> bool {

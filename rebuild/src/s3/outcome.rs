@@ -30,24 +30,25 @@ impl Outcome {
 const ERROR_MAY_HIDE: [&str; 3] = ["CopyObject", "UploadPartCopy", "CompleteMultipartUpload"];
 
 /// Judges an exchange. `operation` is the AWS name; `deleted_in_full` is what a multi-delete's reply says, if it was
-/// one: whether every key went, None when that was not seen.
+/// one: whether every key went, None when that was not seen; `reply` is the content of the reply's body.
 #[must_use]
 pub fn judge(
     exchange: &Exchange,
     operation: Option<&str>,
     deleted_in_full: Option<Option<bool>>,
+    reply: &BodyStart,
 ) -> (Outcome, Option<String>) {
     let Some(response) = &exchange.response else {
         return (Outcome::Unknown, None);
     };
     if response.status >= 400 {
         let method = exchange.request.as_ref().map(|request| request.method.as_slice());
-        let error = (method != Some(b"HEAD")).then(|| error_code(&exchange.response_body)).flatten();
+        let error = (method != Some(b"HEAD")).then(|| error_code(reply)).flatten();
         return (Outcome::Failure, error);
     }
     if response.status == 200 && operation.is_some_and(|name| ERROR_MAY_HIDE.contains(&name)) {
         let mut code_seen = None;
-        let extent = xml::walk(&exchange.response_body.bytes, |path, text| {
+        let extent = xml::walk(&reply.bytes, |path, text| {
             if let ["Error", "Code"] = path {
                 code_seen = code(text);
             }

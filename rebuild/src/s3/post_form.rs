@@ -62,7 +62,7 @@ impl PostForm {
     }
 }
 
-fn boundary(content_type: &[u8]) -> Option<&[u8]> {
+pub(crate) fn boundary(content_type: &[u8]) -> Option<&[u8]> {
     let (media_type, parameters) = super::query::split_at_byte(content_type, b';')?;
     if !media_type.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
         return None;

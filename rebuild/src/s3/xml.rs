@@ -46,9 +46,9 @@ pub fn walk(body: &[u8], mut visit: impl FnMut(&[&str], &str)) -> Extent {
             Ok(Event::CData(text)) => append(&mut open, &text),
             Ok(Event::GeneralRef(reference)) => {
                 let mut buffer = [0; 4];
-                if let Some(character) = resolve(&reference) {
-                    append(&mut open, character.encode_utf8(&mut buffer));
-                }
+                // An entity of the document's own is not looked up: what it stands for is not known, and said so.
+                let character = resolve(&reference).unwrap_or(char::REPLACEMENT_CHARACTER);
+                append(&mut open, character.encode_utf8(&mut buffer));
             }
             Ok(Event::Eof) | Err(_) => break,
             Ok(Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_)) => {}
@@ -101,6 +101,16 @@ mod tests {
             leaves("\n <?xml version=\"1.0\"?><s:A><B>x&amp;&#x41;<![CDATA[<]]></B><C/></s:A>trailing");
         assert_eq!(seen, ["A/B=x&A<", "A/C=", "A="]);
         assert_eq!(extent, Extent { root: Some("A".to_owned()), whole: true });
+    }
+
+    #[test]
+    fn entities_of_the_document_are_not_expanded() {
+        let mut body = "<!DOCTYPE lolz [<!ENTITY lol0 \"lol\">".to_owned();
+        for n in 1..50 {
+            body.push_str(&format!("<!ENTITY lol{n} \"{}\">", format!("&lol{};", n - 1).repeat(10)));
+        }
+        body.push_str("]><Error><Code>Slow&lol49;</Code></Error>");
+        assert_eq!(leaves(&body).0, ["Error/Code=Slow\u{fffd}", "Error="]);
     }
 
     #[test]

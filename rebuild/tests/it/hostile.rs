@@ -246,3 +246,202 @@ fn the_same_samples_twice_change_nothing() {
     assert_eq!(render(&exchanges), render(&run(&once).0));
     assert_eq!(pipeline.counters().stale_bytes, pipeline.counters().seen_bytes);
 }
+
+const NEXT: &[u8] = b"GET /b/next HTTP/1.1\r\n\r\n";
+
+/// Gives a pipeline one connection's two streams, as calls that alternate.
+struct Talk {
+    pipeline: Pipeline,
+    received: u32,
+    sent: u32,
+    time_ns: u64,
+    most: usize,
+}
+
+impl Talk {
+    fn new(limits: Limits) -> Self {
+        let mut pipeline = Pipeline::new(limits);
+        opened(&mut pipeline, 1);
+        Self { pipeline, received: RECEIVED_FROM, sent: SENT_FROM, time_ns: 10, most: 0 }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        self.time_ns += 1;
+        Owned::new(Kind::Received, self.time_ns, self.received, self.sent).with_bytes(bytes).give(&mut self.pipeline);
+        self.received = self.received.wrapping_add(u32::try_from(bytes.len()).unwrap());
+        self.most = self.most.max(self.pipeline.buffered_bytes());
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.time_ns += 1;
+        Owned::new(Kind::Sent, self.time_ns, self.sent, self.received).with_bytes(bytes).give(&mut self.pipeline);
+        self.sent = self.sent.wrapping_add(u32::try_from(bytes.len()).unwrap());
+        self.most = self.most.max(self.pipeline.buffered_bytes());
+    }
+
+    /// One more exchange, then the end: the last exchange must be whole.
+    fn next_is_whole(mut self) -> (Vec<s3auditd_rebuild::exchange::Exchange>, Pipeline) {
+        self.receive(NEXT);
+        self.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        self.pipeline.advance(LATER_NS);
+        self.pipeline.finish(LATER_NS);
+        let exchanges = exchanges(&mut self.pipeline);
+        let last = exchanges.last().unwrap();
+        assert_eq!(last.request.as_ref().unwrap().target, b"/b/next", "{}", render(&exchanges));
+        assert_eq!((last.completion, last.response.as_ref().unwrap().status), (Completion::Complete, 200));
+        assert_eq!(self.pipeline.buffered_bytes(), 0);
+        (exchanges, self.pipeline)
+    }
+}
+
+#[test]
+fn clients_that_never_end_their_heads() {
+    let mut pipeline = Pipeline::new(Limits::default());
+    const CLIENTS: u64 = 1000;
+    for cookie in 0..CLIENTS {
+        opened(&mut pipeline, cookie);
+    }
+    for at in 0..200 {
+        for cookie in 0..CLIENTS {
+            let byte = b"GET /b/k HTTP/1.1\r\n".get(at).copied().unwrap_or(b'x');
+            received(&mut pipeline, cookie, at, &[byte]);
+        }
+    }
+    // What one of them costs: its bytes, doubled at worst by the buffer's growth, and the open exchange.
+    assert!(pipeline.buffered_bytes() < 1000 * (2 * 200 + 1024), "{}", pipeline.buffered_bytes());
+    pipeline.finish(LATER_NS);
+    let all = exchanges(&mut pipeline);
+    assert_eq!(all.len(), 1000);
+    assert!(all.iter().all(|one| one.completion == Completion::AgentStopped && one.request.is_none()));
+    assert_eq!(pipeline.buffered_bytes(), 0);
+}
+
+#[test]
+fn a_head_over_one_mib_in_single_bytes() {
+    let mut talk = Talk::new(Limits::default());
+    talk.receive(b"GET /b/k HTTP/1.1\r\nX: ");
+    for _ in 0..(1 << 20) + 1000 {
+        talk.receive(b"x");
+    }
+    assert!(talk.most < (2 << 20) + 8192, "{}", talk.most);
+    talk.send(b"HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\n\r\n");
+    let (exchanges, pipeline) = talk.next_is_whole();
+    assert_eq!(exchanges.len(), 2);
+    assert_eq!(exchanges[0].unseen, [UnseenPart::RequestHead]);
+    assert_eq!(pipeline.counters().heads_too_long, 1);
+}
+
+#[test]
+fn a_hundred_thousand_headers() {
+    let mut talk = Talk::new(Limits::default());
+    talk.receive(b"GET /b/k HTTP/1.1\r\n");
+    talk.receive("a: b\r\n".repeat(100_000).as_bytes());
+    talk.receive(b"\r\n");
+    // 600,000 bytes as they came, or as they were parsed with the places of the fields.
+    assert!(talk.most < 100_000 * (6 + 16) + 100_000, "{}", talk.most);
+    talk.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let (exchanges, _) = talk.next_is_whole();
+    assert_eq!(exchanges[0].request.as_ref().unwrap().headers.len(), 100_000);
+}
+
+#[test]
+fn chunk_extensions_and_trailers_without_end() {
+    let mut talk = Talk::new(Limits::default());
+    talk.receive(b"PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;");
+    for _ in 0..100 {
+        talk.receive(&[b'x'; 10_000]);
+    }
+    assert!(talk.most < 16 * 1024, "{}", talk.most);
+    talk.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    let (exchanges, pipeline) = talk.next_is_whole();
+    assert_eq!(exchanges.len(), 2);
+    assert_eq!(pipeline.counters().request_framing_lost, 1);
+
+    let mut talk = Talk::new(Limits::default());
+    talk.receive(NEXT);
+    talk.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n");
+    for _ in 0..150 {
+        talk.send("x: y\r\n".repeat(2000).as_bytes());
+    }
+    assert!(talk.most < 16 * 1024, "{}", talk.most);
+    let (exchanges, pipeline) = talk.next_is_whole();
+    assert_eq!(exchanges.len(), 2);
+    assert_eq!(pipeline.counters().response_framing_lost, 1);
+}
+
+#[test]
+fn a_multi_delete_longer_than_is_kept_is_marked_cut_on_both_sides() {
+    for chunked in [false, true] {
+        let mut talk = Talk::new(Limits { max_body_start_bytes: 5000, ..Limits::default() });
+        let keys = "<Object><Key>k</Key></Object>".repeat(300);
+        let framed = |head: &str, content: &str| {
+            if chunked {
+                let chunks: String = content.as_bytes().chunks(999).fold(String::new(), |all, chunk| {
+                    format!("{all}{:x};ext\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk))
+                });
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\nTrailer: t\r\n\r\n")
+            } else {
+                format!("{head}Content-Length: {}\r\n\r\n{content}", content.len())
+            }
+        };
+        talk.receive(framed("POST /b?delete HTTP/1.1\r\n", &keys).as_bytes());
+        talk.send(framed("HTTP/1.1 200 OK\r\n", &keys).as_bytes());
+        let (exchanges, _) = talk.next_is_whole();
+        assert_eq!(exchanges[0].completion, Completion::Complete);
+        for start in [&exchanges[0].request_body, &exchanges[0].response_body] {
+            assert_eq!((start.bytes.as_slice(), start.whole), (&keys.as_bytes()[..5000], false));
+        }
+    }
+}
+
+/// Whatever comes: what is held stays below the limit, but for one sample and what one connection may hold besides.
+#[test]
+fn memory_is_bounded_under_whatever_comes() {
+    const LIMIT: usize = 200_000;
+    let limits =
+        Limits { max_total_bytes: LIMIT, max_pending_bytes: 50_000, max_head_bytes: 30_000, ..Limits::default() };
+    let texts: [&[u8]; 7] = [
+        b"GET /b/k HTTP/1.1\r\n",
+        b"a: b\r\n",
+        b"\r\n",
+        b"POST /b?delete HTTP/1.1\r\nContent-Length: 60000\r\n\r\n",
+        b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n",
+        &[b'x'; 5000],
+        b"PROXY TCP4 1.2.3.4",
+    ];
+    let mut random = crate::support::Random(7);
+    let mut most = 0;
+    for _ in 0..20 {
+        let mut pipeline = Pipeline::new(limits);
+        let mut places = [(0_u32, 0_u32); 64];
+        for step in 0..5000 {
+            let connection = random.below(places.len());
+            let cookie = connection as u64 + 1;
+            let place = &mut places[connection];
+            if random.below(50) == 0 {
+                place.0 += 10; // lost
+            }
+            let text = texts[random.below(texts.len())];
+            let length = u32::try_from(text.len()).unwrap();
+            let (received, sent) = (RECEIVED_FROM.wrapping_add(place.0), SENT_FROM.wrapping_add(place.1));
+            if random.below(3) > 0 {
+                Owned::new(Kind::Received, step, received, sent).with_bytes(text).of(cookie).give(&mut pipeline);
+                place.0 += length;
+            } else {
+                Owned::new(Kind::Sent, step, sent, received).with_bytes(text).of(cookie).give(&mut pipeline);
+                place.1 += length;
+            }
+            if random.below(200) == 0 {
+                pipeline.advance(step.saturating_sub(20));
+            }
+            while pipeline.next_output().is_some() {}
+            most = most.max(pipeline.buffered_bytes());
+        }
+        pipeline.finish(LATER_NS);
+        while pipeline.next_output().is_some() {}
+        assert_eq!(pipeline.buffered_bytes(), 0);
+    }
+    // A head of 30,000 bytes in fields of 6 becomes 110,000 bytes when it is parsed.
+    assert!(most < LIMIT + 200_000, "{most}");
+    assert!(most > LIMIT, "the test does not reach the limit: {most}");
+}

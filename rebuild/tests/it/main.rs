@@ -1,11 +1,15 @@
 //! The HTTP half from its outside: samples in, exchanges and windows out.
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod kernel;
+#[cfg(test)]
+mod scrub;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

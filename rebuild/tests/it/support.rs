@@ -223,6 +223,9 @@ fn render_one(exchange: &Exchange, out: &mut String) -> std::fmt::Result {
     if e.connection.preexisting {
         write!(out, ", preexisting")?;
     }
+    if let Some(announced) = e.connection.announced {
+        write!(out, ", announced {} {:?}", announced.client, announced.version)?;
+    }
     writeln!(out)?;
     match &e.request {
         Some(head) => {

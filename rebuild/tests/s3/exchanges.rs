@@ -42,6 +42,7 @@ pub(crate) fn exchange(request: RequestHead, response: ResponseHead) -> Exchange
         connection: ConnectionInfo {
             cookie: 4097,
             client: "216.58.114.14:51234".parse().unwrap(),
+            announced: None,
             server: "10.26.211.72:9001".parse().unwrap(),
             netns: 4_026_531_840,
             tgid: 2211,
@@ -73,12 +74,13 @@ pub(crate) fn settings() -> RecordSettings {
     RecordSettings { instance_id: "node-1/boot-1".to_owned(), ..RecordSettings::default() }
 }
 
-/// The record as a line of JSON, without its newline.
+/// The record as a line of JSON.
 pub(crate) fn line(settings: RecordSettings, exchange: &Exchange) -> String {
-    let record = RecordMaker::new(settings, 1).record(exchange, CLOCK);
-    let line = String::from_utf8(record.to_json_line()).unwrap();
-    assert_eq!(line.find('\n'), Some(line.len() - 1), "one line: {line}");
-    line.trim_end().to_owned()
+    let mut maker = RecordMaker::new(settings, 1);
+    let record = maker.record(maker.read(exchange), CLOCK);
+    let line = String::from_utf8(record.to_json()).unwrap();
+    assert!(!line.contains('\n'), "one line: {line}");
+    line
 }
 
 /// The record, parsed.

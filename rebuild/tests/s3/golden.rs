@@ -144,6 +144,19 @@ fn a_reply_whose_request_was_not_seen() {
     show("request_unseen", settings(), &exchange);
 }
 
+/// A form whose fields were not seen says nothing of who sent it, and not that nobody did.
+#[test]
+fn a_form_that_was_not_seen_has_no_caller() {
+    let fields = [("Content-Type", "multipart/form-data; boundary=b")];
+    let mut exchange = exchange(request("POST", "/b", fields), response(204, []));
+    exchange.request_body.whole = false;
+    let seen_not = record(settings(), &exchange);
+    assert_eq!(seen_not["s3auditd"]["operation"], "PostObject");
+    assert_eq!(seen_not["s3auditd"].get("authType"), None);
+    exchange.request_body.bytes = b"--b\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nx".to_vec();
+    assert_eq!(record(settings(), &exchange)["s3auditd"]["authType"], "-");
+}
+
 #[test]
 fn outcomes() {
     let judge = |method: &str, target: &str, status: u16, reply: &str, completion: Completion| {

@@ -8,6 +8,7 @@
 )]
 
 mod clients;
+mod described;
 mod edge_cases;
 mod exchanges;
 mod golden;

@@ -99,7 +99,10 @@ fn assert_clean(settings: RecordSettings, exchange: &Exchange) {
 }
 
 fn strict() -> RecordSettings {
-    RecordSettings { redaction: Redaction { extra_names: vec!["X-Patient".to_owned()] }, ..settings() }
+    RecordSettings {
+        redaction: Redaction { extra_names: vec!["X-Patient".to_owned()], only_names: None },
+        ..settings()
+    }
 }
 
 #[test]

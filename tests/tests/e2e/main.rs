@@ -8,6 +8,7 @@ mod clients;
 mod delivery;
 mod load;
 mod oracle;
+mod record;
 mod secrets;
 mod start;
 mod unseen;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         wire::scenarios(),
         unseen::scenarios(),
         delivery::scenarios(),
+        record::scenarios(),
         load::scenarios(),
         oracle::scenarios(),
         secrets::scenarios(),

@@ -113,8 +113,8 @@ fn port_without_listener() -> anyhow::Result<()> {
     let daemon = Daemon::start(&[port], Some(&webhook.url()), &[])?;
     let status = daemon.status_when(PATIENCE, |status| status.listening(port) == Some(false))?;
     anyhow::ensure!(status.listening(port) == Some(false), "nobody listens, and status says {}", status.0);
-    let said = daemon.stderr();
-    anyhow::ensure!(said.contains(&port.to_string()), "the log does not say that {port} has no listener:\n{said}");
+    let named = daemon.stderr_when(PATIENCE, |said| said.contains(&format!("port={port}")));
+    anyhow::ensure!(named, "the log does not say that {port} has no listener:\n{}", daemon.stderr());
 
     let gateway = s3s::start_at(local(port))?;
     let calls = Light::of(&gateway)?.round("late-gateway")?;
