@@ -261,21 +261,28 @@ fn authorization(value: &[u8]) -> String {
     let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
     match scheme {
         b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
-            let mut kept = Vec::new();
-            for field in rest.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).take(MAX_FIELDS) {
+            let mut kept = String::from_utf8_lossy(scheme).into_owned();
+            for (at, sent) in rest.split(|&byte| byte == b',').take(MAX_FIELDS).enumerate() {
+                // With the blank behind the comma, or without, as it was sent.
+                kept.push_str(match sent.first() {
+                    _ if at == 0 => " ",
+                    Some(byte) if byte.is_ascii_whitespace() => ", ",
+                    _ => ",",
+                });
+                let field = sent.trim_ascii();
                 let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
-                match name {
+                kept.push_str(&match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.
                     b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
-                        kept.push(format!("Credential={}", String::from_utf8_lossy(value)));
+                        format!("Credential={}", String::from_utf8_lossy(value))
                     }
-                    b"SignedHeaders" => kept.push(format!("SignedHeaders={}", String::from_utf8_lossy(value))),
-                    b"Credential" => kept.push(format!("Credential={REDACTED}")),
-                    b"Signature" => kept.push(format!("Signature={REDACTED}")),
-                    _ => kept.push(REDACTED.to_owned()),
-                }
+                    b"SignedHeaders" => format!("SignedHeaders={}", String::from_utf8_lossy(value)),
+                    b"Credential" => format!("Credential={REDACTED}"),
+                    b"Signature" => format!("Signature={REDACTED}"),
+                    _ => REDACTED.to_owned(),
+                });
             }
-            format!("{} {}", String::from_utf8_lossy(scheme), kept.join(", "))
+            kept
         }
         b"AWS" => match memchr::memrchr(b':', rest).and_then(|at| rest.get(..at)) {
             Some(key) => format!("AWS {}:{REDACTED}", String::from_utf8_lossy(key)),
@@ -301,6 +308,10 @@ mod tests {
         let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes());
         assert_eq!(
             header("AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=abc"),
+            "AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=*REDACTED*"
+        );
+        assert_eq!(
+            header("AWS4-HMAC-SHA256  Credential=AK/1/r/s3/aws4_request, SignedHeaders=host, Signature=abc"),
             "AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request, SignedHeaders=host, Signature=*REDACTED*"
         );
         assert_eq!(header("AWS AK:c2ln"), "AWS AK:*REDACTED*");

@@ -13,6 +13,8 @@ pub enum Need {
     Daemon,
     /// MinIO.
     Minio,
+    /// MinIO's client.
+    Mc,
     /// moto.
     Moto,
     /// Python with boto3 and awscli.
@@ -36,6 +38,7 @@ impl Need {
         match self {
             Self::Daemon => daemon(),
             Self::Minio => tool("S3AUDITD_MINIO").map(drop),
+            Self::Mc => tool("S3AUDITD_MC").map(drop),
             Self::Moto => tool("S3AUDITD_MOTO").map(drop),
             Self::Python => tool("S3AUDITD_PYTHON").map(drop),
             Self::Curl => curl(),

@@ -11,18 +11,23 @@ use std::path::{Path, PathBuf};
 /// A commit, because MinIO's release tags are no Go versions; its go.mod has no replace lines, so `go install` takes it.
 const MINIO: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 
+/// MinIO's client; the newest that the Go module proxy has, for the same reason a commit.
+const MC: &str = "v0.0.0-20250313080218-cf909e1063a9";
+
 /// Where the tools are.
 pub(crate) struct Tools {
     minio: PathBuf,
+    mc: PathBuf,
     moto: PathBuf,
     clients: PathBuf,
 }
 
 impl Tools {
     /// How the end-to-end suite is told: see `tests/src/need.rs`.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 3] {
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 4] {
         [
             ("S3AUDITD_MINIO", self.minio.join("minio")),
+            ("S3AUDITD_MC", self.mc.join("mc")),
             ("S3AUDITD_MOTO", self.moto.join("bin/moto_server")),
             ("S3AUDITD_PYTHON", self.clients.join("bin/python")),
         ]
@@ -33,7 +38,8 @@ impl Tools {
 pub(crate) fn run() -> anyhow::Result<Tools> {
     let cache = cache()?;
     Ok(Tools {
-        minio: minio(&cache)?,
+        minio: go(&cache, "minio", MINIO)?,
+        mc: go(&cache, "mc", MC)?,
         moto: python(&cache, "moto", "tests/requirements/moto.txt")?,
         clients: python(&cache, "clients", "tests/requirements/clients.txt")?,
     })
@@ -47,22 +53,23 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(cache)
 }
 
-/// Built aside and moved into place, so that an interrupted build leaves nothing that looks whole.
-fn minio(cache: &Path) -> anyhow::Result<PathBuf> {
-    let place = cache.join(format!("minio-{MINIO}"));
-    if place.join("minio").exists() {
+/// One of MinIO's programs. Built aside and moved into place, so that an interrupted build leaves nothing that looks
+/// whole.
+fn go(cache: &Path, program: &str, version: &str) -> anyhow::Result<PathBuf> {
+    let place = cache.join(format!("{program}-{version}"));
+    if place.join(program).exists() {
         return Ok(place);
     }
-    say(&format!("building MinIO {MINIO} (about 6 minutes)"));
-    let aside = cache.join(format!("minio-{MINIO}.{}", std::process::id()));
+    say(&format!("building {program} {version} (some minutes)"));
+    let aside = cache.join(format!("{program}-{version}.{}", std::process::id()));
     succeed(
         command("go")
-            .args(["install", "-trimpath", &format!("github.com/minio/minio@{MINIO}")])
+            .args(["install", "-trimpath", &format!("github.com/minio/{program}@{version}")])
             .env("GOBIN", &aside)
             .env("CGO_ENABLED", "0"),
     )
-    .context("building MinIO, which needs Go")?;
-    fs::rename(&aside, &place).with_context(|| format!("moving MinIO to {}", place.display()))?;
+    .with_context(|| format!("building {program}, which needs Go"))?;
+    fs::rename(&aside, &place).with_context(|| format!("moving {program} to {}", place.display()))?;
     Ok(place)
 }
 

@@ -1,6 +1,7 @@
 //! Single facts of a record: words for enums, the copy source in parts, the size of the object.
 
 use crate::exchange::{Completion, Exchange, Oddity, UnseenPart};
+use crate::redact::Redaction;
 use percent_encoding::percent_decode;
 
 pub(super) fn completion(completion: Completion) -> &'static str {
@@ -46,23 +47,34 @@ pub(super) struct Source {
 }
 
 /// Reads `[/]bucket/key[?versionId=id]`, percent-encoded or not, the slash between bucket and key too (S3 API,
-/// CopyObject). An access point's ARN stays whole in front of `/object/`.
-pub(super) fn copy_source(value: &[u8]) -> Option<Source> {
+/// CopyObject). An access point's ARN stays whole in front of `/object/`. Redacted before it is taken apart: a URI's
+/// user information is none any more once the slashes in front of it are gone.
+pub(super) fn copy_source(value: &[u8], redaction: &Redaction) -> Option<Source> {
     const VERSION: &[u8] = b"?versionId=";
     let (path, version) = match memchr::memmem::rfind(value, VERSION) {
         Some(at) => (value.get(..at)?, value.get(at + VERSION.len()..)),
         None => (value, None),
     };
-    let decode = |bytes: &[u8]| percent_decode(bytes).decode_utf8_lossy().into_owned();
-    let decoded = decode(path);
+    let decode = |bytes: &[u8]| percent_decode(bytes).collect::<Vec<u8>>();
+    let decoded = redaction.path(&decode(path));
     let path = decoded.strip_prefix('/').unwrap_or(&decoded);
     let cut = if path.starts_with("arn:") { path.split_once("/object/") } else { path.split_once('/') };
     let (bucket, key) = cut.map_or((path, None), |(bucket, key)| (bucket, Some(key)));
     if bucket.is_empty() {
         return None;
     }
-    let version_id = version.filter(|id| !id.is_empty()).map(decode);
+    let version_id = version.filter(|id| !id.is_empty()).map(|id| redaction.text(&decode(id)));
     Some(Source { bucket: bucket.to_owned(), key: key.map(str::to_owned), version_id })
+}
+
+/// An object's key as it may be written down. Behind a bucket such as `https:` it may be the rest of a URI.
+pub(super) fn key(bucket: &str, key: &str, redaction: &Redaction) -> String {
+    if !bucket.ends_with(':') {
+        return redaction.path(key.as_bytes());
+    }
+    let before = format!("{bucket}/");
+    let whole = redaction.path(format!("{before}{key}").as_bytes());
+    whole.strip_prefix(&before).map_or_else(|| redaction.path(key.as_bytes()), str::to_owned)
 }
 
 /// The size of the object that an operation wrote or read, from what both heads say. Only of an operation that the
@@ -106,9 +118,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn keys_behind_a_scheme_lose_user_information() {
+        let redaction = Redaction::default();
+        assert_eq!(key("https:", "/user:pw@host/k", &redaction), "/*REDACTED*@host/k");
+        assert_eq!(key("b", "/user:name@host/k", &redaction), "/user:name@host/k");
+    }
+
+    #[test]
     fn copy_sources() {
         let read = |value: &str| {
-            let source = copy_source(value.as_bytes())?;
+            let source = copy_source(value.as_bytes(), &Redaction::default())?;
             Some((source.bucket, source.key.unwrap_or_default(), source.version_id.unwrap_or_default()))
         };
         let parts = |bucket: &str, key: &str, id: &str| Some((bucket.to_owned(), key.to_owned(), id.to_owned()));
@@ -120,5 +139,9 @@ mod tests {
             parts("arn:aws:s3:eu:1:accesspoint/ap", "a/k", "")
         );
         assert_eq!(read("/"), None);
+        assert_eq!(read("b?Signature=abc"), parts("b?Signature=*REDACTED*", "", ""));
+        for uri in ["https://user:pw@host/b/k", "https%3A%2F%2Fuser:pw@host/b/k"] {
+            assert_eq!(read(uri), parts("https:", "/*REDACTED*@host/b/k", ""));
+        }
     }
 }

@@ -149,7 +149,7 @@ impl Making<'_> {
             let form_key = form.as_ref().and_then(|form| form.key.as_deref());
             let object = match form_key {
                 Some(key) if asked.address.key.is_empty() => redaction.path(key),
-                _ => redaction.path(asked.address.key.as_bytes()),
+                _ => facts::key(&asked.address.bucket, &asked.address.key, redaction),
             };
             let bucket = redaction.path(asked.address.bucket.as_bytes());
             api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket));
@@ -200,10 +200,11 @@ impl Making<'_> {
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
             let source = source.filter(|_| redaction.is_let_through(b"x-amz-copy-source"));
-            own.copy_source = source.and_then(facts::copy_source).map(|source| document::CopySource {
+            let source = source.and_then(|source| facts::copy_source(source, redaction));
+            own.copy_source = source.map(|source| document::CopySource {
                 bucket: self.cut("copySource", source.bucket),
-                key: source.key.map(|key| self.cut("copySource", redaction.path(key.as_bytes()))),
-                version_id: source.version_id.map(|id| self.cut("copySource", redaction.text(id.as_bytes()))),
+                key: source.key.map(|key| self.cut("copySource", key)),
+                version_id: source.version_id.map(|id| self.cut("copySource", id)),
             });
             own.object_size = asked.operation.aws.and_then(|name| facts::object_size(exchange, name));
         }

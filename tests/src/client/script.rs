@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::gateway::{ACCESS_KEY, Gateway, REGION, SECRET_KEY};
 use crate::need::{Need, tool};
 use anyhow::Context as _;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -16,10 +17,14 @@ pub enum Script {
     Awscli,
     /// curl with `--aws-sigv4`.
     Curl,
+    /// Every operation of the AWS model, signed in every way; it tells no calls.
+    Operations,
+    /// Every kind of secret; it tells those, see [`Script::secrets`].
+    Secrets,
 }
 
 impl Script {
-    /// All of them.
+    /// Those that tell their calls.
     pub const ALL: [Self; 3] = [Self::Boto3, Self::Awscli, Self::Curl];
 
     /// For the names of tests.
@@ -29,6 +34,8 @@ impl Script {
             Self::Boto3 => "boto3",
             Self::Awscli => "awscli",
             Self::Curl => "curl",
+            Self::Operations => "operations",
+            Self::Secrets => "secrets",
         }
     }
 
@@ -36,7 +43,7 @@ impl Script {
     #[must_use]
     pub const fn needs(self) -> &'static [Need] {
         match self {
-            Self::Boto3 | Self::Awscli => &[Need::Python],
+            Self::Boto3 | Self::Awscli | Self::Operations | Self::Secrets => &[Need::Python],
             Self::Curl => &[Need::Python, Need::Curl],
         }
     }
@@ -46,6 +53,18 @@ impl Script {
     /// # Errors
     /// The script fails (its own checks included), or prints what is no call.
     pub fn round(self, gateway: &Gateway) -> anyhow::Result<Vec<Call>> {
+        self.told(gateway)
+    }
+
+    /// One round against that gateway; every secret that it sent or was given.
+    ///
+    /// # Errors
+    /// The script fails, or prints what is no text.
+    pub fn secrets(gateway: &Gateway) -> anyhow::Result<Vec<String>> {
+        Self::Secrets.told(gateway)
+    }
+
+    fn told<T: DeserializeOwned>(self, gateway: &Gateway) -> anyhow::Result<Vec<T>> {
         let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.0))?;
         let output = Command::new(python)
             .arg("-B")
@@ -63,8 +82,11 @@ impl Script {
             output.status,
             String::from_utf8_lossy(&output.stderr),
         );
-        let lines = String::from_utf8(output.stdout).context("calls are UTF-8")?;
-        lines.lines().map(|line| serde_json::from_str(line).with_context(|| format!("no call: {line}"))).collect()
+        let lines = String::from_utf8(output.stdout).context("what a script tells is UTF-8")?;
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not understood: {line}")))
+            .collect()
     }
 
     fn path(self) -> PathBuf {

@@ -10,6 +10,18 @@ use std::process::{Command, Stdio};
 /// # Errors
 /// It is missing, or does not come up.
 pub fn start() -> anyhow::Result<Gateway> {
+    start_with(&[])
+}
+
+/// The same, which also tells its own audit to that webhook.
+///
+/// # Errors
+/// It is missing, or does not come up.
+pub fn start_audited(webhook: &str) -> anyhow::Result<Gateway> {
+    start_with(&[("MINIO_AUDIT_WEBHOOK_ENABLE_oracle", "on"), ("MINIO_AUDIT_WEBHOOK_ENDPOINT_oracle", webhook)])
+}
+
+fn start_with(variables: &[(&str, &str)]) -> anyhow::Result<Gateway> {
     let binary = tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.0))?;
     let folder = tempfile::tempdir().context("a folder for MinIO")?;
     let address = local(free_port()?);
@@ -22,6 +34,7 @@ pub fn start() -> anyhow::Result<Gateway> {
         .env("MINIO_REGION", REGION)
         .env("MINIO_BROWSER", "off")
         .env("MINIO_UPDATE", "off")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

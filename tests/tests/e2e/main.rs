@@ -7,7 +7,9 @@ mod capture;
 mod clients;
 mod delivery;
 mod load;
+mod oracle;
 mod record;
+mod secrets;
 mod start;
 mod unseen;
 mod wire;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         delivery::scenarios(),
         record::scenarios(),
         load::scenarios(),
+        oracle::scenarios(),
+        secrets::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
