@@ -56,7 +56,7 @@ const FIELDS: &[(&str, &str, &str)] = &[
     ("accessKey", "/accessKey", "/s3auditd/accessKey"),
 ];
 
-const MAPS: [&str; 3] = ["requestQuery", "requestHeader", "responseHeader"];
+const MAPS: [&str; 4] = ["requestQuery", "requestHeader", "responseHeader", "requestClaims"];
 
 pub(super) fn compare<'a>(theirs: &'a [Record], ours: &'a [Record]) -> Comparison<'a> {
     let mut comparison = Comparison::default();

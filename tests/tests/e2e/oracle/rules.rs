@@ -41,6 +41,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "key-not-proven", explains: key_not_proven },
     Rule { name: "first-forwarded-address", explains: first_forwarded_address },
     Rule { name: "sts-common-name", explains: sts_common_name },
+    Rule { name: "issued-claims", explains: issued_claims },
     Rule { name: "admin-call", explains: admin_call },
 ];
 
@@ -249,6 +250,13 @@ fn first_forwarded_address(difference: &Difference<'_>) -> bool {
 fn sts_common_name(difference: &Difference<'_>) -> bool {
     difference.field == "api.name"
         && difference.their_text() == Some("AssumeRoleSSOCommon")
+        && text(difference.pair.ours, "/s3auditd/class") == Some("sts")
+}
+
+/// Theirs are of the session that is being issued, not of one that asks.
+fn issued_claims(difference: &Difference<'_>) -> bool {
+    difference.field.starts_with("requestClaims.")
+        && difference.ours.is_none()
         && text(difference.pair.ours, "/s3auditd/class") == Some("sts")
 }
 
