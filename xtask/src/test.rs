@@ -31,6 +31,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         for targets in [["--all-targets"].as_slice(), &["--test", "e2e"]] {
             succeed(cargo().args(["clippy", "--quiet"]).args(targets).args(["--", "-D", "warnings"]))?;
         }
+        // A workspace of its own: nothing else tells that the fuzz targets still fit.
+        succeed(cargo().args(["check", "--quiet", "--locked", "--manifest-path", "fuzz/Cargo.toml"]))?;
     }
     if !args.no_unit {
         step("unit tests");
