@@ -1,13 +1,13 @@
 """The awscli client of the end-to-end tests: its own command line code, in this process; prints a JSON line for each
 exchange made."""
 
-import argparse
 import contextlib
 import os
 import pathlib
 import sys
 import tempfile
 
+import options
 import recorder  # before awscli connects anywhere
 
 from awscli import clidriver
@@ -16,13 +16,7 @@ MIB = 1024 * 1024
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--access-key", required=True)
-    parser.add_argument("--secret-key", required=True)
-    parser.add_argument("--region", default="us-east-1")
-    parser.add_argument("--bucket", default="awscli-round")
-    arguments = parser.parse_args()
+    arguments = options.parse(__doc__, "awscli-round")
     bucket = arguments.bucket
     os.environ.update(
         AWS_ACCESS_KEY_ID=arguments.access_key,

@@ -1,8 +1,8 @@
 """The boto3 client of the end-to-end tests: one round of calls; prints a JSON line for each exchange made."""
 
-import argparse
 import io
 
+import options
 import recorder  # before boto3 connects anywhere
 
 import boto3
@@ -38,13 +38,7 @@ def tolerated(call, **parameters):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--access-key", required=True)
-    parser.add_argument("--secret-key", required=True)
-    parser.add_argument("--region", default="us-east-1")
-    parser.add_argument("--bucket", default="boto3-round")
-    arguments = parser.parse_args()
+    arguments = options.parse(__doc__, "boto3-round")
     bucket = arguments.bucket
     s3 = client(arguments, arguments.secret_key)
 

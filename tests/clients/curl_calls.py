@@ -1,12 +1,13 @@
 """The curl client of the end-to-end tests: several transfers a process, so that connections are kept; prints a JSON line
 for each transfer made, from curl's own counts."""
 
-import argparse
 import json
 import pathlib
 import re
 import subprocess
 import tempfile
+
+import options
 
 MIB = 1024 * 1024
 
@@ -53,13 +54,7 @@ class Curl:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--endpoint", required=True)
-    parser.add_argument("--access-key", required=True)
-    parser.add_argument("--secret-key", required=True)
-    parser.add_argument("--region", default="us-east-1")
-    parser.add_argument("--bucket", default="curl-round")
-    arguments = parser.parse_args()
+    arguments = options.parse(__doc__, "curl-round")
     b = arguments.bucket
     curl = Curl(arguments)
     with tempfile.TemporaryDirectory() as name:

@@ -27,7 +27,7 @@ pub enum Way {
     /// With 1,000 segments.
     WritevMany,
     Send,
-    SendMore,
+    SendTo,
     SendMsg,
     Pwritev2,
     /// Does not block: partial writes.
@@ -58,7 +58,7 @@ const ALL: &[Way] = &[
     Writev,
     WritevMany,
     Send,
-    SendMore,
+    SendTo,
     SendMsg,
     Pwritev2,
     NonBlocking,
@@ -79,8 +79,8 @@ impl Way {
         match self {
             Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | Truncate
             | SpliceFrom => Kind::Received,
-            Write | Writev | WritevMany | Send | SendMore | SendMsg | Pwritev2 | NonBlocking | ZeroCopy
-            | OtherThread | SendMmsg | Sendfile | SpliceTo => Kind::Sent,
+            Write | Writev | WritevMany | Send | SendTo | SendMsg | Pwritev2 | NonBlocking | ZeroCopy | OtherThread
+            | SendMmsg | Sendfile | SpliceTo => Kind::Sent,
         }
     }
 

@@ -167,7 +167,7 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             }
             Way::Pwritev2 => libc::pwritev2(fd, segments.as_ptr(), 3, -1, 0),
             Way::Send => libc::send(fd, from, rest.len(), 0),
-            Way::SendMore => libc::sendto(fd, from, rest.len(), 0, null(), 0),
+            Way::SendTo => libc::sendto(fd, from, rest.len(), 0, null(), 0),
             Way::SendMsg => libc::sendmsg(fd, &raw const message, 0),
             Way::ZeroCopy => libc::sendmsg(fd, &raw const message, libc::MSG_ZEROCOPY),
             Way::SendMmsg => {
