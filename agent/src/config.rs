@@ -3,6 +3,7 @@
 //! One table ([`keys`]) holds every key. All three sources give text, one parser a key turns it into a value, and every
 //! error is one line that names the flag, the variable, or the file's line.
 
+pub mod endpoint;
 pub mod keys;
 mod origin;
 pub mod token;
@@ -39,6 +40,54 @@ value::named! {
         AllowList = "allow-list",
     }
 
+    /// How a request carries records.
+    Format {
+        /// What the endpoint's path names: Splunk's two paths mean their formats, all others NDJSON.
+        Auto = "auto",
+        /// One JSON a line.
+        Ndjson = "ndjson",
+        /// Splunk's `/services/collector/event`: each record in an envelope.
+        HecEvent = "hec-event",
+        /// Splunk's `/services/collector/raw`: one JSON a line, metadata in the query.
+        HecRaw = "hec-raw",
+    }
+
+    /// How a request's body is packed.
+    Compression {
+        /// Not at all.
+        None = "none",
+        /// RFC 1952.
+        Gzip = "gzip",
+        /// RFC 8878.
+        Zstd = "zstd",
+    }
+
+    /// What stays in order when several requests are on their way.
+    Order {
+        /// The records of a gateway connection.
+        Connection = "connection",
+        /// Nothing.
+        None = "none",
+    }
+
+    /// Which operations a filter lets through.
+    Access {
+        /// Both.
+        All = "all",
+        /// Those that only read.
+        Read = "read",
+        /// Those that may change something.
+        Write = "write",
+    }
+
+    /// Yes or no.
+    Switch {
+        /// Yes.
+        On = "on",
+        /// No.
+        Off = "off",
+    }
+
     /// A class of requests that are not S3 operations and give records only on demand.
     AuditClass {
         /// Liveness and readiness probes.
@@ -56,6 +105,17 @@ value::named! {
         /// Whatever is not understood.
         Unknown = "unknown",
     }
+}
+
+/// On the way to a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// What the usual environment variables say.
+    System,
+    /// None.
+    Off,
+    /// This one.
+    Url(reqwest::Url),
 }
 
 /// What is wrong with the configuration, in one line.
@@ -141,8 +201,7 @@ pub fn load(file: &FileChoice, flags: Flags, variables: &BTreeMap<String, String
     }
     layers.add_flags(flags);
     layers.add_rust_log(variables);
-    layers.settle_token()?;
-    let config = keys::build(&layers)?;
+    let config = layers.build()?;
     let fits = |fits: bool, field, problem: &str| {
         if fits { Ok(()) } else { Err(ConfigError::value(&layers.origin(field), problem)) }
     };
@@ -176,9 +235,7 @@ impl Config {
         if self.listen.is_empty() { Err(ConfigError::NoPorts) } else { Ok(()) }
     }
 
-    /// Where the webhook's token comes from.
-    #[must_use]
-    pub fn token(&self) -> TokenSource {
+    fn token(&self) -> TokenSource {
         match (&self.auth_token, &self.auth_token_file) {
             (Some(secret), _) => TokenSource::Given(secret.clone()),
             (None, Some(path)) => TokenSource::File(path.clone()),

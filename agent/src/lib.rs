@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod deliver;
 pub mod exit;
 pub mod health;
+pub mod ledger;
 pub mod queue;
 pub mod rebuild;
 pub mod recorder;

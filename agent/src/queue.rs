@@ -1,12 +1,10 @@
-//! The bounded queue between rebuild and delivery, and the ledger of every record that was made.
+//! The bounded queue between rebuild and the spool.
 //!
-//! Bounded in records and in bytes. A full queue drops the newest record and counts it: the producer never waits. The
-//! ledger lives under the same lock as the queue, so every [`Ledger`] that is read balances exactly:
-//!
-//! `made = queued + in_flight + delivered + dropped (by cause)`
+//! Bounded in records and in bytes. The producer asks for room before it makes a record, so that a record which is
+//! refused never gets a number; it never waits. Every step is booked in the [`Ledger`].
 
+use crate::ledger::{Count, DropCause, Ledger};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +16,7 @@ use tokio::time::Instant;
 pub struct Limits {
     /// Records.
     pub records: usize,
-    /// Bytes of their lines, line ends not counted.
+    /// Bytes of their lines, line ends not counted. The last record may reach over it.
     pub bytes: u64,
 }
 
@@ -33,119 +31,50 @@ pub struct BatchLimits {
     pub delay: Duration,
 }
 
-macro_rules! drop_causes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $field:ident;)+) => {
-        /// Why a record was not delivered.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DropCause { $($(#[doc = $doc])+ $variant,)+ }
-
-        impl DropCause {
-            /// Every cause.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The name that metrics and `status` use.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($field),)+ }
-            }
-        }
-
-        /// Records dropped, by cause.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct Dropped { $($(#[doc = $doc])+ pub $field: Count,)+ }
-
-        impl Dropped {
-            /// The count of one cause.
-            #[must_use]
-            pub const fn of(&self, cause: DropCause) -> Count {
-                match cause { $(DropCause::$variant => self.$field,)+ }
-            }
-
-            fn of_mut(&mut self, cause: DropCause) -> &mut Count {
-                match cause { $(DropCause::$variant => &mut self.$field,)+ }
-            }
-        }
-    };
+/// A record on its way into the spool, and where the stream stands with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// A JSON line without its line end.
+    pub line: Bytes,
+    /// Its number.
+    pub sequence: u64,
+    /// Nanoseconds since 1970.
+    pub time_ns: u64,
+    /// Where the hash chain stands behind it, if there is one.
+    pub chain: Option<[u8; 32]>,
+    /// What the spool noted as given up and this record tells of; see `spool::GivenUp`.
+    pub announces: Vec<u64>,
+    /// Nothing comes after it: the stream ends in order.
+    pub last: bool,
 }
 
-drop_causes! {
-    /// The queue was full.
-    QueueFull = queue_full;
-    /// The webhook refuses this very record (400, 422).
-    Poison = poison;
-    /// The webhook says of this single record that it is too large (413).
-    TooLarge = too_large;
-    /// Left when the time to drain had passed, or made after delivery had ended. What was in flight then may have arrived.
-    Shutdown = shutdown;
-    /// The reader of standard output went away.
-    StdoutClosed = stdout_closed;
-}
-
-/// Records and the bytes of their lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    /// Records.
-    pub records: u64,
-    /// Bytes of their lines, line ends not counted.
-    pub bytes: u64,
-}
-
-impl Count {
-    /// The count of these lines.
+impl Entry {
+    /// How much it is.
     #[must_use]
-    pub fn of(lines: &[Bytes]) -> Self {
-        lines.iter().fold(Self::default(), |count, line| count.plus(Self::line(line)))
+    pub fn count(&self) -> Count {
+        Count::line(&self.line)
     }
 
-    fn line(line: &Bytes) -> Self {
-        Self { records: 1, bytes: line.len() as u64 }
-    }
-
-    const fn plus(self, other: Self) -> Self {
-        Self { records: self.records.saturating_add(other.records), bytes: self.bytes.saturating_add(other.bytes) }
-    }
-
-    const fn minus(self, other: Self) -> Self {
-        Self { records: self.records.saturating_sub(other.records), bytes: self.bytes.saturating_sub(other.bytes) }
-    }
-}
-
-/// What became of every record since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Offered to the queue.
-    pub made: Count,
-    /// In the queue.
-    pub queued: Count,
-    /// Taken by delivery and not settled yet.
-    pub in_flight: Count,
-    /// Acknowledged by the webhook, or written to standard output.
-    pub delivered: Count,
-    /// Not delivered and never will be.
-    pub dropped: Dropped,
-}
-
-impl Ledger {
-    /// Whether every record made is accounted for.
+    /// How much these are.
     #[must_use]
-    pub fn balances(&self) -> bool {
-        let there = self.queued.plus(self.in_flight).plus(self.delivered);
-        self.made == DropCause::ALL.iter().fold(there, |sum, cause| sum.plus(self.dropped.of(*cause)))
+    pub fn count_all(entries: &[Self]) -> Count {
+        entries.iter().fold(Count::default(), |sum, entry| sum.plus(entry.count()))
     }
 }
 
 struct State {
-    lines: VecDeque<Bytes>,
-    ledger: Ledger,
+    entries: VecDeque<Entry>,
+    queued: Count,
     /// The consumer waits until this much is queued.
     wanted: Count,
-    producers: usize,
-    /// Set when delivery has ended: whatever comes is dropped for this cause.
+    producing: bool,
+    /// Set when the consumer has ended: whatever comes is dropped for this cause.
     closed: Option<DropCause>,
 }
 
 struct Shared {
     limits: Limits,
+    ledger: Ledger,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -159,90 +88,71 @@ impl Shared {
 
 /// A queue with its two ends.
 #[must_use]
-pub fn queue(limits: Limits) -> (Producer, Consumer) {
+pub fn queue(limits: Limits, ledger: Ledger) -> (Producer, Consumer) {
     let state = State {
-        lines: VecDeque::new(),
-        ledger: Ledger::default(),
+        entries: VecDeque::new(),
+        queued: Count::default(),
         wanted: Count { records: 1, bytes: 1 },
-        producers: 1,
+        producing: true,
         closed: None,
     };
-    let shared = Arc::new(Shared { limits, state: Mutex::new(state), changed: Notify::new() });
+    let shared = Arc::new(Shared { limits, ledger, state: Mutex::new(state), changed: Notify::new() });
     (Producer(Arc::clone(&shared)), Consumer(shared))
 }
 
-/// The end that puts records in. When the last one is dropped, the consumer ends after what is queued.
+/// The end that puts records in. There is one; when it is dropped, the consumer ends after what is queued.
 pub struct Producer(Arc<Shared>);
 
 impl Producer {
-    /// Offers one record: a JSON line without its line end. Never waits. `false`: dropped and counted.
-    pub fn push(&self, line: Bytes) -> bool {
+    /// Whether another record may be made.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let state = self.0.lock();
+        state.closed.is_none()
+            && state.entries.len() < self.0.limits.records
+            && state.queued.bytes < self.0.limits.bytes
+    }
+
+    /// Books a record that was not made because there is no room. Returns the cause.
+    pub fn refuse(&self) -> DropCause {
+        let cause = self.0.lock().closed.unwrap_or(DropCause::QueueFull);
+        self.0.ledger.refused(cause, Count { records: 1, bytes: 0 });
+        cause
+    }
+
+    /// Puts a record in, also above the limits: to ask before is the caller's part. Never waits.
+    pub fn push(&self, entry: Entry) {
         let mut state = self.0.lock();
-        let count = Count::line(&line);
-        let queued = state.ledger.queued.plus(count);
-        let full = state.lines.len() >= self.0.limits.records || queued.bytes > self.0.limits.bytes;
-        state.ledger.made = state.ledger.made.plus(count);
-        if let Some(cause) = state.closed.or(full.then_some(DropCause::QueueFull)) {
-            let dropped = state.ledger.dropped.of_mut(cause);
-            *dropped = dropped.plus(count);
-            return false;
+        let count = entry.count();
+        if let Some(cause) = state.closed {
+            self.0.ledger.refused(cause, count);
+            return;
         }
-        state.lines.push_back(line);
-        state.ledger.queued = queued;
-        let wake = queued.records >= state.wanted.records || queued.bytes >= state.wanted.bytes;
+        self.0.ledger.queued(count);
+        state.entries.push_back(entry);
+        state.queued = state.queued.plus(count);
+        let wake = state.queued.records >= state.wanted.records || state.queued.bytes >= state.wanted.bytes;
         drop(state);
         if wake {
             self.0.changed.notify_one();
         }
-        true
-    }
-
-    /// A view of the ledger, for whoever reports it.
-    #[must_use]
-    pub fn view(&self) -> LedgerView {
-        LedgerView(Arc::clone(&self.0))
-    }
-}
-
-impl Clone for Producer {
-    fn clone(&self) -> Self {
-        self.0.lock().producers += 1;
-        Self(Arc::clone(&self.0))
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        self.0.lock().producers -= 1;
+        self.0.lock().producing = false;
         self.0.changed.notify_one();
     }
 }
 
-/// Reads the ledger.
-#[derive(Clone)]
-pub struct LedgerView(Arc<Shared>);
-
-impl LedgerView {
-    /// The ledger at this moment.
-    #[must_use]
-    pub fn ledger(&self) -> Ledger {
-        self.0.lock().ledger
-    }
-
-    /// What the queue holds at most.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.0.limits
-    }
-}
-
-/// The end that takes batches out and settles what became of them. There is one.
+/// The end that takes batches out. There is one.
 pub struct Consumer(Arc<Shared>);
 
 impl Consumer {
-    /// Waits for a batch. `None`: every producer is gone and nothing is queued. Safe to cancel: nothing is taken before the
+    /// Waits for a batch. `None`: the producer is gone and nothing is queued. Safe to cancel: nothing is taken before the
     /// last wait is over.
-    pub async fn next_batch(&mut self, limits: BatchLimits) -> Option<Vec<Bytes>> {
+    pub async fn next_batch(&mut self, limits: BatchLimits) -> Option<Vec<Entry>> {
         self.wait_for(Count { records: 1, bytes: 1 }, None).await;
         let full = Count { records: limits.records as u64, bytes: limits.bytes };
         self.wait_for(full, Some(Instant::now() + limits.delay)).await;
@@ -250,30 +160,30 @@ impl Consumer {
     }
 
     /// Takes what there is, without waiting.
-    pub fn take(&mut self, limits: BatchLimits) -> Option<Vec<Bytes>> {
+    pub fn take(&mut self, limits: BatchLimits) -> Option<Vec<Entry>> {
         let mut state = self.0.lock();
-        let mut batch = Vec::new();
+        let mut batch: Vec<Entry> = Vec::new();
         let mut bytes = 0u64;
-        while let Some(line) = state.lines.front() {
-            bytes += line.len() as u64 + 1;
+        while let Some(entry) = state.entries.front() {
+            bytes += entry.line.len() as u64 + 1;
             if !batch.is_empty() && (bytes > limits.bytes || batch.len() >= limits.records) {
                 break;
             }
-            batch.extend(state.lines.pop_front());
+            batch.extend(state.entries.pop_front());
         }
-        let count = Count::of(&batch);
-        state.ledger.queued = state.ledger.queued.minus(count);
-        state.ledger.in_flight = state.ledger.in_flight.plus(count);
+        let count = Entry::count_all(&batch);
+        state.queued = state.queued.minus(count);
+        self.0.ledger.writing(count);
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Until this much is queued, every producer is gone, or the deadline has passed.
+    /// Until this much is queued, the producer is gone, or the deadline has passed.
     async fn wait_for(&self, wanted: Count, deadline: Option<Instant>) {
         loop {
             {
                 let mut state = self.0.lock();
-                let queued = state.ledger.queued;
-                if queued.records >= wanted.records || queued.bytes >= wanted.bytes || state.producers == 0 {
+                let queued = state.queued;
+                if queued.records >= wanted.records || queued.bytes >= wanted.bytes || !state.producing {
                     return;
                 }
                 state.wanted = wanted;
@@ -290,39 +200,14 @@ impl Consumer {
         }
     }
 
-    /// These records, taken before, have arrived.
-    pub fn delivered(&mut self, count: Count) {
-        let mut state = self.0.lock();
-        state.ledger.in_flight = state.ledger.in_flight.minus(count);
-        state.ledger.delivered = state.ledger.delivered.plus(count);
-    }
-
-    /// These records, taken before, are given up.
-    pub fn dropped(&mut self, cause: DropCause, count: Count) {
-        let mut state = self.0.lock();
-        state.ledger.in_flight = state.ledger.in_flight.minus(count);
-        let dropped = state.ledger.dropped.of_mut(cause);
-        *dropped = dropped.plus(count);
-    }
-
-    /// Ends delivery: what is queued or in flight is dropped for this cause, and so is what comes later. Returns how much it
-    /// was.
+    /// Ends: what is queued is dropped for this cause, and so is what comes later. Returns how much it was.
     pub fn close(self, cause: DropCause) -> Count {
         let mut state = self.0.lock();
-        let left = state.ledger.queued.plus(state.ledger.in_flight);
-        state.ledger.queued = Count::default();
-        state.ledger.in_flight = Count::default();
-        let dropped = state.ledger.dropped.of_mut(cause);
-        *dropped = dropped.plus(left);
+        let left = std::mem::take(&mut state.queued);
+        self.0.ledger.left_in_queue(cause, left);
         state.closed = Some(cause);
-        state.lines = VecDeque::new();
+        state.entries = VecDeque::new();
         left
-    }
-
-    /// A view of the ledger, for whoever reports it.
-    #[must_use]
-    pub fn view(&self) -> LedgerView {
-        LedgerView(Arc::clone(&self.0))
     }
 }
 

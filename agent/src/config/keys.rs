@@ -1,9 +1,10 @@
 //! The table of keys: name, type, default, how its text is read. Flags, variables, the file, the typed [`Config`], the
 //! output of `validate` and `docs/configure.md` all come from it.
 
+use super::endpoint::Endpoint;
 use super::origin::Layers;
 use super::value::{self, Value};
-use super::{AuditClass, ConfigError, Dialect, RedactMode, Secret};
+use super::{Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, Switch};
 use ipnet::IpNet;
 use reqwest::Url;
 use std::net::{IpAddr, SocketAddr};
@@ -46,7 +47,11 @@ macro_rules! keys {
     ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:literal, $value_name:literal, $parse:expr;)+) => {
         /// The configuration; every field is a key of `docs/configure.md`, where units and limits stand.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        pub struct Config { $($(#[doc = $doc])+ pub $field: $type,)+ }
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+            /// Where records go: the endpoint of the flat keys, if it is set, then those of the file's tables, by name.
+            pub endpoints: Vec<Endpoint>,
+        }
 
         /// The flags: the same keys, as text.
         #[derive(Clone, Default, clap::Args)]
@@ -69,6 +74,7 @@ macro_rules! keys {
                     let parse: fn(&Value) -> value::Parsed<$type> = $parse;
                     layers.parse(stringify!($field), $default, parse)?
                 },)+
+                endpoints: Vec::new(),
             })
         }
     };
@@ -83,11 +89,49 @@ keys! {
     /// the process list: prefer `auth-token-file`.
     auth_token: Option<Secret> = "", "TOKEN", |v| value::optional(v, value::secret);
     /// File with the value of the Authorization header; read at start and again after a 401 or 403.
-    auth_token_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, |v| value::text(v).map(PathBuf::from));
+    auth_token_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, value::path);
+    /// How a request carries records: ndjson, hec-event or hec-raw (Splunk's), or auto: what the endpoint's path names.
+    format: Format = "auto", "FORMAT", |v| value::word(v, Format::of);
+    /// Splunk: index of the events; not set: the token's own.
+    hec_index: Option<String> = "", "NAME", |v| value::optional(v, value::text);
+    /// Splunk: source of the events.
+    hec_source: Option<String> = "s3auditd", "TEXT", |v| value::optional(v, value::text);
+    /// Splunk: source type of the events.
+    hec_sourcetype: Option<String> = "s3auditd:json", "TEXT", |v| value::optional(v, value::text);
+    /// Splunk: host of the events; not set: this node's name.
+    hec_host: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
+    /// Splunk: a batch counts as delivered only when the indexers have acknowledged it; the token has to allow that.
+    hec_ack: Switch = "off", "on|off", |v| value::word(v, Switch::of);
+    /// Splunk: how long an acknowledgement may take before the batch is sent again, in seconds.
+    hec_ack_seconds: u64 = "120", "SECONDS", |v| value::whole(v, 1..=86_400);
+    /// How a request's body is packed: none, gzip or zstd.
+    compression: Compression = "none", "METHOD", |v| value::word(v, Compression::of);
+    /// Certificates (PEM) that are trusted instead of the system's.
+    ca_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, value::path);
+    /// The agent's own certificate chain (PEM), for a webhook that asks for one.
+    client_cert_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, value::path);
+    /// Its private key (PEM).
+    client_key_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, value::path);
+    /// HTTP proxy on the way to the webhook; not set: what HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY say; off: none.
+    proxy: super::Proxy = "", "URL|off", value::proxy;
+    /// Requests on their way at once.
+    requests_in_flight: usize = "1", "N", |v| value::whole(v, 1..=64);
+    /// With more than one request on its way: connection keeps the records of a gateway connection in order, none does not.
+    keep_order: Order = "connection", "connection|none", |v| value::word(v, Order::of);
+    /// Only operations on these buckets are sent.
+    filter_buckets: Vec<String> = "", "NAME,...", value::texts;
+    /// Only these operations are sent, by the AWS name (`s3auditd.operation`).
+    filter_operations: Vec<String> = "", "NAME,...", value::texts;
+    /// Only operations that ended so are sent: success, failure, unknown.
+    filter_outcomes: Vec<String> = "", "OUTCOME,...", value::outcomes;
+    /// Only operations of this kind are sent: read, write, or all.
+    filter_access: Access = "all", "ACCESS", |v| value::word(v, Access::of);
     /// Names of operations in `api.name`: weka, minio or aws.
-    dialect: Dialect = "weka", "DIALECT", value::dialect;
+    dialect: Dialect = "weka", "DIALECT", |v| value::word(v, Dialect::of);
     /// Host names of the gateway: `bucket.NAME` is then a bucket in virtual-host style.
     domain: Vec<String> = "", "NAME,...", value::domains;
+    /// Unix socket for `s3auditd webhook`, for root only, or "off".
+    control_socket: Option<PathBuf> = "/run/s3auditd.sock", "FILE|off", value::path_or_off;
     /// Address of /metrics, /health and /status, or "off".
     metrics_listen: Option<SocketAddr> = "127.0.0.1:9466", "ADDR|off", value::listener;
 
@@ -114,7 +158,7 @@ keys! {
     redact_names: Vec<String> = "", "NAME,...", value::names;
     /// Whose values reach a record: those of all headers and query parameters that are not known as secret (deny-list), or
     /// only those of `keep-names` that are not (allow-list).
-    redact_mode: RedactMode = "deny-list", "MODE", value::redact_mode;
+    redact_mode: RedactMode = "deny-list", "MODE", |v| value::word(v, RedactMode::of);
     /// With `redact-mode = "allow-list"`: the headers and query parameters that keep their values.
     keep_names: Vec<String> = "authorization,content-length,content-range,content-type,date,etag,last-modified,list-type,max-keys,partnumber,range,server,uploadid,user-agent,versionid,x-amz-algorithm,x-amz-content-sha256,x-amz-copy-source,x-amz-credential,x-amz-date,x-amz-decoded-content-length,x-amz-expires,x-amz-id-2,x-amz-request-id,x-amz-signedheaders,x-amz-version-id", "NAME,...", value::names;
     /// Connections that are followed at once; beyond it the longest idle one is given up, and counted.
@@ -145,6 +189,14 @@ keys! {
     request_timeout_ms: u64 = "30000", "MS", |v| value::whole(v, 1..=600_000);
     /// Time to connect, TLS included, in milliseconds.
     connect_timeout_ms: u64 = "5000", "MS", |v| value::whole(v, 1..=600_000);
+    /// First bound of the random wait after a failed request, in milliseconds; it doubles with each further one.
+    retry_first_ms: u64 = "500", "MS", |v| value::whole(v, 1..=600_000);
+    /// Last bound of that wait, in milliseconds.
+    retry_most_ms: u64 = "60000", "MS", |v| value::whole(v, 1..=3_600_000);
+    /// File for records that the webhook refuses for good, one JSON a line; "off": they are dropped, and counted.
+    dead_letter_file: Option<PathBuf> = "/var/lib/s3auditd/dead-letter.ndjson", "FILE|off", value::path_or_off;
+    /// Most bytes in that file; what comes then is dropped, and counted.
+    dead_letter_bytes: u64 = "64MiB", "SIZE", |v| value::bytes(v, 1024..=1 << 40);
     /// Time to deliver what is left when the daemon is told to stop, in seconds.
     drain_seconds: u64 = "10", "SECONDS", |v| value::whole(v, 0..=3600);
 

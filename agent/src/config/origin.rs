@@ -1,7 +1,8 @@
 //! The layers of the configuration, and the place that each value came from: an error names it.
 
 use super::ConfigError;
-use super::keys::{Flags, KEYS, Key};
+use super::endpoint::{self, Endpoint};
+use super::keys::{self, Config, Flags, KEYS, Key};
 use super::token::REDACTED;
 use super::value::{Parsed, Value};
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ impl fmt::Display for Origin {
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     values: BTreeMap<&'static str, (Origin, Value)>,
+    /// The file's tables `[endpoints.NAME]`: each is as if it were the flat keys of a configuration of its own.
+    endpoints: BTreeMap<String, Layers>,
 }
 
 impl Layers {
@@ -86,29 +89,101 @@ impl Layers {
             let line = line_of(error.span().map_or(0, |span| span.start));
             syntax(line, error.message().replace('\n', ", "))
         })?;
-        for (name, value) in table.get_ref() {
-            let line = line_of(name.span().start);
-            let name = name.get_ref().as_ref();
-            let Some(key) = KEYS.iter().find(|key| key.name() == name) else {
-                return Err(syntax(line, unknown(name)));
-            };
-            let origin = Origin::File { path: path.to_owned(), line, name: name.to_owned() };
-            let value = match value.get_ref() {
-                DeValue::Array(items) => {
-                    items.iter().map(|item| scalar(item.get_ref())).collect::<Option<_>>().map(Value::List)
+        let (flat, tables): (Vec<_>, Vec<_>) =
+            table.get_ref().iter().partition(|(name, _)| name.get_ref().as_ref() != ENDPOINTS);
+        let every: Vec<_> = KEYS.iter().collect();
+        for (name, value) in flat {
+            self.set_of_file(&every, path, "", name.get_ref(), line_of(name.span().start), value.get_ref())?;
+        }
+        let of_endpoint: Vec<_> = KEYS.iter().filter(|key| endpoint::FIELDS.contains(&key.field)).collect();
+        for (name, value) in tables {
+            let not_tables =
+                || syntax(line_of(name.span().start), "endpoints: must be tables, as in [endpoints.siem]".to_owned());
+            for (name, value) in value.get_ref().as_table().ok_or_else(not_tables)? {
+                let line = line_of(name.span().start);
+                let table = value.get_ref().as_table().ok_or_else(not_tables)?;
+                let name = name.get_ref().as_ref();
+                if !is_name(name) || name == endpoint::DEFAULT {
+                    let problem = "must be letters, digits, - and _, at most 64, and not \"default\"";
+                    return Err(syntax(line, format!("endpoints.{name}: the name {problem}")));
                 }
-                other => scalar(other).map(Value::Text),
-            };
-            let Some(value) = value else {
-                return Err(ConfigError::value(&origin, "must be a text, a number, or a list of them"));
-            };
-            self.set(key.field, origin, value);
+                let mut layers = Self::default();
+                let prefix = format!("{ENDPOINTS}.{name}.");
+                for (key, value) in table {
+                    layers.set_of_file(
+                        &of_endpoint,
+                        path,
+                        &prefix,
+                        key.get_ref(),
+                        line_of(key.span().start),
+                        value.get_ref(),
+                    )?;
+                }
+                if !layers.values.contains_key("endpoint") {
+                    return Err(syntax(line, format!("{prefix}endpoint: must be set")));
+                }
+                self.endpoints.insert(name.to_owned(), layers);
+            }
         }
         Ok(())
     }
 
+    fn set_of_file(
+        &mut self,
+        keys: &[&'static Key],
+        path: &Path,
+        prefix: &str,
+        name: &str,
+        line: usize,
+        value: &DeValue<'_>,
+    ) -> Result<(), ConfigError> {
+        let Some(key) = keys.iter().find(|key| key.name() == name) else {
+            let problem = format!("{prefix}{}", unknown(keys, name));
+            return Err(ConfigError::Syntax { path: path.to_owned(), line, problem });
+        };
+        let origin = Origin::File { path: path.to_owned(), line, name: format!("{prefix}{name}") };
+        let value = match value {
+            DeValue::Array(items) => {
+                items.iter().map(|item| scalar(item.get_ref())).collect::<Option<_>>().map(Value::List)
+            }
+            other => scalar(other).map(Value::Text),
+        };
+        let Some(value) = value else {
+            return Err(ConfigError::value(&origin, "must be a text, a number, or a list of them"));
+        };
+        self.set(key.field, origin, value);
+        Ok(())
+    }
+
+    /// The typed configuration, whole.
+    pub(super) fn build(&mut self) -> Result<Config, ConfigError> {
+        let mut config = self.build_flat()?;
+        config.endpoints.extend(Endpoint::of(endpoint::DEFAULT, &config));
+        for (name, layers) in &mut self.endpoints {
+            config.endpoints.extend(Endpoint::of(name, &layers.build_flat()?));
+        }
+        Ok(config)
+    }
+
+    fn build_flat(&mut self) -> Result<Config, ConfigError> {
+        self.settle_token()?;
+        let config = keys::build(self)?;
+        match (&config.client_cert_file, &config.client_key_file) {
+            (Some(_), None) => {
+                Err(ConfigError::value(&self.origin("client_cert_file"), "must come with client-key-file"))
+            }
+            (None, Some(_)) => {
+                Err(ConfigError::value(&self.origin("client_key_file"), "must come with client-cert-file"))
+            }
+            _ if config.retry_first_ms > config.retry_most_ms => {
+                Err(ConfigError::value(&self.origin("retry_first_ms"), "must be at most retry-most-ms"))
+            }
+            _ => Ok(config),
+        }
+    }
+
     /// Both ways to give a token at once: the stronger origin wins, equal ones contradict each other.
-    pub(super) fn settle_token(&mut self) -> Result<(), ConfigError> {
+    fn settle_token(&mut self) -> Result<(), ConfigError> {
         let [Some((given, _)), Some((file, _))] = ["auth_token", "auth_token_file"].map(|key| self.values.get(key))
         else {
             return Ok(());
@@ -145,7 +220,12 @@ impl Layers {
 
     /// The whole configuration as a file of its own, each line with where it came from, secrets redacted.
     pub(super) fn show(&self) -> String {
-        KEYS.iter().map(|key| self.show_key(key)).collect()
+        let flat = KEYS.iter().map(|key| self.show_key(key));
+        let tables = self.endpoints.iter().map(|(name, layers)| {
+            let keys = KEYS.iter().filter(|key| layers.values.contains_key(key.field));
+            format!("\n[{ENDPOINTS}.{name}]\n{}", keys.map(|key| layers.show_key(key)).collect::<String>())
+        });
+        flat.chain(tables).collect()
     }
 
     fn show_key(&self, key: &Key) -> String {
@@ -178,6 +258,14 @@ impl Origin {
     }
 }
 
+/// The key of the file under which the tables of endpoints stand.
+const ENDPOINTS: &str = "endpoints";
+
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
 fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -187,8 +275,8 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 }
 
 /// Names the nearest key where one differs by little, because most unknown keys are typing errors.
-fn unknown(name: &str) -> String {
-    let nearest = KEYS.iter().map(|key| (distance(name, &key.name()), key.name())).min();
+fn unknown(keys: &[&'static Key], name: &str) -> String {
+    let nearest = keys.iter().map(|key| (distance(name, &key.name()), key.name())).min();
     match nearest {
         Some((distance, nearest)) if distance <= 3 => format!("{name}: no such key; is {nearest} meant?"),
         _ => format!("{name}: no such key"),

@@ -10,8 +10,7 @@ fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 fn from_file(text: &str) -> Result<Config, ConfigError> {
     let mut layers = Layers::default();
     layers.add_file(Path::new("/etc/a.toml"), text)?;
-    layers.settle_token()?;
-    keys::build(&layers)
+    layers.build()
 }
 
 fn file_error(text: &str) -> String {

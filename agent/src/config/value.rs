@@ -6,6 +6,7 @@ use reqwest::Url;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What stands in one place of the configuration, before it is understood.
@@ -194,16 +195,45 @@ macro_rules! named {
 }
 pub(super) use named;
 
+/// One of an enum's words.
+pub(super) fn word<T>(value: &Value, of: impl Fn(&str) -> Parsed<T>) -> Parsed<T> {
+    of(value.scalar()?)
+}
+
+pub(super) fn path(value: &Value) -> Parsed<PathBuf> {
+    value.scalar().map(PathBuf::from)
+}
+
+/// A file, or `off`.
+pub(super) fn path_or_off(value: &Value) -> Parsed<Option<PathBuf>> {
+    match value.scalar()? {
+        "off" => Ok(None),
+        "" => Err("must be a file, or \"off\"".to_owned()),
+        text => Ok(Some(text.into())),
+    }
+}
+
+pub(super) fn proxy(value: &Value) -> Parsed<super::Proxy> {
+    match value.scalar()? {
+        "" => Ok(super::Proxy::System),
+        "off" => Ok(super::Proxy::Off),
+        _ => endpoint(value).map(super::Proxy::Url),
+    }
+}
+
+pub(super) fn texts(value: &Value) -> Parsed<Vec<String>> {
+    value.list(|item| Ok(item.to_owned()))
+}
+
+pub(super) fn outcomes(value: &Value) -> Parsed<Vec<String>> {
+    value.list(|item| match item {
+        "success" | "failure" | "unknown" => Ok(item.to_owned()),
+        _ => not("one of success, failure, unknown", item),
+    })
+}
+
 pub(super) fn classes(value: &Value) -> Parsed<Vec<AuditClass>> {
     value.list(AuditClass::of)
-}
-
-pub(super) fn redact_mode(value: &Value) -> Parsed<super::RedactMode> {
-    super::RedactMode::of(value.scalar()?)
-}
-
-pub(super) fn dialect(value: &Value) -> Parsed<super::Dialect> {
-    super::Dialect::of(value.scalar()?)
 }
 
 pub(super) fn address(value: &Value) -> Parsed<IpAddr> {
