@@ -6,9 +6,11 @@
 pub mod endpoint;
 pub mod keys;
 mod origin;
+pub mod reload;
 pub mod token;
 mod value;
 
+use crate::control::managed::Webhook;
 use keys::{Config, Flags};
 use origin::{Layers, Origin};
 use std::collections::BTreeMap;
@@ -179,6 +181,8 @@ pub struct Loaded {
     pub config: Config,
     /// The effective configuration as a TOML file, each line with its source, secrets redacted.
     pub effective: String,
+    /// The same, to be compared with what a reload brings.
+    pub settings: reload::Settings,
     /// To be logged: variables that look like the agent's and are not.
     pub warnings: Vec<String>,
 }
@@ -212,7 +216,7 @@ pub fn load(file: &FileChoice, flags: Flags, variables: &BTreeMap<String, String
     )?;
     fits(config.batch_bytes <= config.queue_bytes, "batch_bytes", "must be at most queue-bytes")?;
     let warnings = unknown.into_iter().map(|name| format!("{name}: no such variable; ignored")).collect();
-    Ok(Loaded { config, effective: layers.show(), warnings })
+    Ok(Loaded { config, effective: layers.show(), settings: layers.settings(), warnings })
 }
 
 fn read_file(layers: &mut Layers, path: &Path) -> Result<(), ConfigError> {
@@ -233,6 +237,29 @@ impl Config {
     /// No port is given.
     pub fn check_run(&self) -> Result<(), ConfigError> {
         if self.listen.is_empty() { Err(ConfigError::NoPorts) } else { Ok(()) }
+    }
+
+    /// With the webhook that `s3auditd webhook enable` set instead of the flat keys' own.
+    ///
+    /// # Errors
+    /// What it set is no URL, token or format.
+    pub fn with_webhook(&self, webhook: &Webhook) -> Result<Self, String> {
+        let text = |text: &str| value::Value::Text(text.to_owned());
+        let mut config = self.clone();
+        let named = |name: &'static str| move |problem: String| format!("{name}: {problem}");
+        config.endpoint = Some(value::endpoint(&text(&webhook.endpoint)).map_err(named("endpoint"))?);
+        if webhook.auth_token.is_some() || webhook.auth_token_file.is_some() {
+            config.auth_token = webhook.auth_token.clone();
+            config.auth_token_file = webhook.auth_token_file.clone();
+        }
+        config.format = match &webhook.format {
+            Some(format) => Format::of(format).map_err(named("format"))?,
+            None => self.format,
+        };
+        config.token().read().map_err(|error| error.to_string())?;
+        config.endpoints.retain(|endpoint| endpoint.name != endpoint::DEFAULT);
+        config.endpoints.splice(0..0, endpoint::Endpoint::of(endpoint::DEFAULT, &config));
+        Ok(config)
     }
 
     fn token(&self) -> TokenSource {

@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod deliver;
 pub mod exit;

@@ -3,6 +3,7 @@
 use super::ConfigError;
 use super::endpoint::{self, Endpoint};
 use super::keys::{self, Config, Flags, KEYS, Key};
+use super::reload::{Setting, Settings};
 use super::token::REDACTED;
 use super::value::{Parsed, Value};
 use std::collections::BTreeMap;
@@ -97,11 +98,11 @@ impl Layers {
         }
         let of_endpoint: Vec<_> = KEYS.iter().filter(|key| endpoint::FIELDS.contains(&key.field)).collect();
         for (name, value) in tables {
-            let not_tables =
-                || syntax(line_of(name.span().start), "endpoints: must be tables, as in [endpoints.siem]".to_owned());
-            for (name, value) in value.get_ref().as_table().ok_or_else(not_tables)? {
+            let not_tables = |line| syntax(line, "endpoints: must be tables, as in [endpoints.siem]".to_owned());
+            let line = line_of(name.span().start);
+            for (name, value) in value.get_ref().as_table().ok_or_else(|| not_tables(line))? {
                 let line = line_of(name.span().start);
-                let table = value.get_ref().as_table().ok_or_else(not_tables)?;
+                let table = value.get_ref().as_table().ok_or_else(|| not_tables(line))?;
                 let name = name.get_ref().as_ref();
                 if !is_name(name) || name == endpoint::DEFAULT {
                     let problem = "must be letters, digits, - and _, at most 64, and not \"default\"";
@@ -226,6 +227,28 @@ impl Layers {
             format!("\n[{ENDPOINTS}.{name}]\n{}", keys.map(|key| layers.show_key(key)).collect::<String>())
         });
         flat.chain(tables).collect()
+    }
+
+    /// Every value in effect.
+    pub(super) fn settings(&self) -> Settings {
+        let mut settings = BTreeMap::new();
+        let mut add = |prefix: &str, layers: &Self, defaults: bool| {
+            for key in KEYS {
+                let text = match layers.values.get(key.field) {
+                    None if defaults && !key.default.is_empty() => key.default.to_owned(),
+                    None => continue,
+                    Some((_, Value::Text(text))) => text.clone(),
+                    Some((_, Value::List(list))) => list.join(", "),
+                };
+                let setting = Setting { field: key.field, text, secret: key.is_secret() };
+                settings.insert(format!("{prefix}{}", key.name()), setting);
+            }
+        };
+        add("", self, true);
+        for (name, layers) in &self.endpoints {
+            add(&format!("{ENDPOINTS}.{name}."), layers, false);
+        }
+        Settings(settings)
     }
 
     fn show_key(&self, key: &Key) -> String {

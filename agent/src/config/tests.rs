@@ -171,3 +171,75 @@ fn the_example_file_is_valid() {
         "auth-token-file: must not stand beside auth-token"
     );
 }
+
+#[test]
+fn endpoints_come_from_the_flat_keys_and_from_tables() {
+    let config = from_file(
+        "endpoint = 'https://splunk:8088/services/collector/raw'\nauth-token = 'Splunk t'\nhec-ack = 'on'\n\
+         filter-access = 'write'\n[endpoints.siem]\nendpoint = 'http://siem/in'\ncompression = 'zstd'\n\
+         [endpoints.b-2]\nendpoint = 'http://h:1/services/collector'\nfilter-buckets = ['a', 'b']",
+    )
+    .unwrap();
+    let names: Vec<_> = config.endpoints.iter().map(|endpoint| (endpoint.name.as_str(), endpoint.format)).collect();
+    assert_eq!(names, [("default", Format::HecRaw), ("b-2", Format::HecEvent), ("siem", Format::Ndjson)]);
+    let [default, b, siem] = config.endpoints.as_slice() else { panic!("{names:?}") };
+    assert_eq!(default.hec.acknowledged_within, Some(std::time::Duration::from_secs(120)));
+    assert_eq!((default.filter.access, &default.token), (Access::Write, &TokenSource::Given(Secret::new("Splunk t"))));
+    // Nothing is inherited from the flat keys, the token least of all.
+    assert_eq!((&siem.token, siem.compression, siem.filter.is_open()), (&TokenSource::None, Compression::Zstd, true));
+    assert_eq!(
+        (b.filter.buckets.as_slice(), b.hec.acknowledged_within),
+        (["a", "b"].map(str::to_owned).as_slice(), None)
+    );
+}
+
+#[test]
+fn errors_of_endpoints_name_their_table() {
+    for (text, message) in [
+        ("[endpoints]\nsiem = 1", "/etc/a.toml:2: endpoints: must be tables, as in [endpoints.siem]"),
+        ("endpoints = 1", "/etc/a.toml:1: endpoints: must be tables, as in [endpoints.siem]"),
+        (
+            "[endpoints.default]\nendpoint = 'http://h/'",
+            "/etc/a.toml:1: endpoints.default: the name must be letters, digits, - and _, at most 64, and not \"default\"",
+        ),
+        ("\n[endpoints.a]\ncompression = 'none'", "/etc/a.toml:2: endpoints.a.endpoint: must be set"),
+        ("[endpoints.a]\nurl = 'http://h/'", "/etc/a.toml:2: endpoints.a.url: no such key"),
+        (
+            "[endpoints.a]\nendpoint = 'http://h/'\ncompresion = 'gzip'",
+            "/etc/a.toml:3: endpoints.a.compresion: no such key; is compression meant?",
+        ),
+        ("[endpoints.a]\nlisten = 1", "/etc/a.toml:2: endpoints.a.listen: no such key"),
+        (
+            "[endpoints.a]\nendpoint = 'http://h/'\nhec-ack = 'maybe'",
+            "/etc/a.toml:3: endpoints.a.hec-ack: must be one of on, off, not \"maybe\"",
+        ),
+        (
+            "[endpoints.a]\nendpoint = 'http://h/'\nclient-key-file = 'k'",
+            "/etc/a.toml:3: endpoints.a.client-key-file: must come with client-cert-file",
+        ),
+        ("retry-first-ms = 600000", "/etc/a.toml:1: retry-first-ms: must be at most retry-most-ms"),
+    ] {
+        assert_eq!(file_error(text), message, "{text}");
+    }
+}
+
+#[test]
+fn a_webhook_that_was_enabled_wins_over_the_flat_keys() {
+    let config =
+        from_file("endpoint = 'http://old/'\nauth-token-file = '/old'\n[endpoints.b]\nendpoint = 'http://b/'").unwrap();
+    let webhook = |endpoint: &str, token: Option<&str>| Webhook {
+        endpoint: endpoint.to_owned(),
+        auth_token: token.map(Secret::new),
+        auth_token_file: None,
+        format: None,
+    };
+    let set = config.with_webhook(&webhook("http://new/", Some("t"))).unwrap();
+    let seen: Vec<_> = set.endpoints.iter().map(|endpoint| (endpoint.name.as_str(), endpoint.url.as_str())).collect();
+    assert_eq!(seen, [("default", "http://new/"), ("b", "http://b/")]);
+    assert_eq!(set.endpoints[0].token, TokenSource::Given(Secret::new("t")));
+    assert_eq!(
+        config.with_webhook(&webhook("new", None)).unwrap_err(),
+        "endpoint: must be a URL such as https://splunk:8088/services/collector/raw, not \"new\""
+    );
+    assert_eq!(config.with_webhook(&webhook("http://h/", Some("\n"))).unwrap_err(), "auth-token: must not be empty");
+}

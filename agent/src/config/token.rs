@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// A text that neither `Debug` nor `Display` shows.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Secret(String);
 
 /// What is shown instead.
@@ -16,6 +16,11 @@ impl Secret {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// The text itself, for the two places that keep it: see `control::reveal`.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
     }
 
     /// The value of the `Authorization` header: the text as it is, white space around it removed.
