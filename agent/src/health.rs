@@ -4,9 +4,12 @@
 
 mod metrics;
 
+use crate::balance;
 use crate::capture::status::CaptureStatus;
 use crate::deliver::stats::{DeliveryState, DeliveryStats, unix_seconds};
-use crate::queue::{Count, LedgerView};
+use crate::ledger::{Count, Ledger};
+use crate::losses;
+use crate::spool::Spool;
 use crate::status::Status;
 use bytes::Bytes;
 use http_body_util::Full;
@@ -37,8 +40,10 @@ const STALE_AFTER: Duration = Duration::from_secs(30);
 pub struct Health {
     instance_id: String,
     started: SystemTime,
-    ledger: LedgerView,
-    delivery: Arc<DeliveryStats>,
+    ledger: Ledger,
+    queue_limit: Count,
+    spool: Spool,
+    endpoints: Mutex<BTreeMap<String, Arc<DeliveryStats>>>,
     published: Mutex<Published>,
 }
 
@@ -47,13 +52,25 @@ struct Published {
     capture: CaptureStatus,
     capture_at: Option<Instant>,
     rebuild: BTreeMap<String, u64>,
+    losses: BTreeMap<String, u64>,
 }
 
 impl Health {
     /// `instance_id` changes with every start.
     #[must_use]
-    pub fn new(instance_id: String, started: SystemTime, ledger: LedgerView, delivery: Arc<DeliveryStats>) -> Self {
-        Self { instance_id, started, ledger, delivery, published: Mutex::default() }
+    pub fn new(instance_id: String, started: SystemTime, ledger: Ledger, queue_limit: Count, spool: Spool) -> Self {
+        let (endpoints, published) = (Mutex::default(), Mutex::default());
+        Self { instance_id, started, ledger, queue_limit, spool, endpoints, published }
+    }
+
+    /// From now on this is shown for the endpoint.
+    pub fn show_endpoint(&self, name: &str, stats: Arc<DeliveryStats>) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), stats);
+    }
+
+    /// The endpoint is no longer one.
+    pub fn hide_endpoint(&self, name: &str) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// Replaces the snapshot of capture. To be called at least every 30 s: an older one counts as degraded.
@@ -63,16 +80,25 @@ impl Health {
         published.capture_at = Some(Instant::now());
     }
 
-    /// Replaces the counters of rebuild.
-    pub fn publish_rebuild(&self, counters: impl IntoIterator<Item = (impl Into<String>, u64)>) {
-        self.lock().rebuild = counters.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    /// Replaces the counters of rebuild and of the stream, and the losses of rebuild by cause.
+    pub fn publish_rebuild(
+        &self,
+        counters: impl IntoIterator<Item = (impl Into<String>, u64)>,
+        losses: impl IntoIterator<Item = (impl Into<String>, u64)>,
+    ) {
+        let mut published = self.lock();
+        published.rebuild = counters.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        published.losses = losses.into_iter().map(|(name, value)| (name.into(), value)).collect();
     }
 
     /// Everything, as it stands now.
     #[must_use]
     pub fn status(&self) -> Status {
-        let delivery = self.delivery.status();
-        let limits = self.ledger.limits();
+        let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let delivery: BTreeMap<_, _> = endpoints.iter().map(|(name, stats)| (name.clone(), stats.status())).collect();
+        drop(endpoints);
+        let spool = self.spool.status();
+        let books = self.ledger.books();
         let published = self.lock();
         let mut degraded = Vec::new();
         match published.capture_at.map(|at| at.elapsed()) {
@@ -80,10 +106,15 @@ impl Health {
             Some(age) if age > STALE_AFTER => degraded.push(format!("capture: silent for {} s", age.as_secs())),
             Some(_) => {}
         }
-        if delivery.state != DeliveryState::Ok {
-            let error = delivery.last_error.as_deref().unwrap_or("no reason known");
-            degraded.push(format!("delivery: {}: {error}", delivery.state.name()));
+        for (name, delivery) in &delivery {
+            if delivery.state != DeliveryState::Ok {
+                let error = delivery.last_error.as_deref().unwrap_or("no reason known");
+                degraded.push(format!("endpoint {name}: {}: {error}", delivery.state.name()));
+            }
         }
+        let balance = balance::equations(&published.capture, &published.rebuild, &books);
+        let wrong = balance.iter().filter(|equation| !equation.holds());
+        degraded.extend(wrong.map(|equation| format!("ledger: not so: {}", equation.name)));
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: self.instance_id.clone(),
@@ -91,10 +122,13 @@ impl Health {
             started: unix_seconds(self.started),
             now: unix_seconds(SystemTime::now()),
             degraded,
+            losses: losses::counts(&published.capture, &published.losses, &books),
+            balance,
             capture: published.capture.clone(),
             rebuild: published.rebuild.clone(),
-            records: self.ledger.ledger(),
-            queue_limit: Count { records: limits.records as u64, bytes: limits.bytes },
+            records: books,
+            queue_limit: self.queue_limit,
+            spool,
             delivery,
         }
     }

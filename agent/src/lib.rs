@@ -1,5 +1,6 @@
 //! The agent as a library: what `s3auditd` runs and what the tests reach.
 
+pub mod balance;
 pub mod capture;
 pub mod config;
 pub mod control;
@@ -8,6 +9,7 @@ pub mod deliver;
 pub mod exit;
 pub mod health;
 pub mod ledger;
+pub mod losses;
 pub mod queue;
 pub mod rebuild;
 pub mod recorder;

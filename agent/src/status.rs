@@ -1,9 +1,12 @@
 //! What the daemon says of itself, and how `s3auditd status` shows it.
 
+use crate::balance::Equation;
 use crate::capture::status::{CaptureStatus, CpuStatus};
 use crate::deliver::stats::DeliveryStatus;
 use crate::deliver::webhook;
-use crate::queue::{Count, DropCause, Ledger};
+use crate::ledger::{Books, Count, DropCause};
+use crate::losses::LossCount;
+use crate::spool::SpoolStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -30,11 +33,17 @@ pub struct Status {
     /// Counters of rebuild, by name.
     pub rebuild: BTreeMap<String, u64>,
     /// Every record that was made.
-    pub records: Ledger,
+    pub records: Books,
     /// What the queue holds at most.
     pub queue_limit: Count,
-    /// The way to the webhook.
-    pub delivery: DeliveryStatus,
+    /// Where records wait for the endpoints.
+    pub spool: SpoolStatus,
+    /// The way to each endpoint, by name.
+    pub delivery: BTreeMap<String, DeliveryStatus>,
+    /// Everything that can be lost, and how often it was.
+    pub losses: Vec<LossCount>,
+    /// Whether the ledger balances.
+    pub balance: Vec<Equation>,
 }
 
 /// Why there is nothing to show.
@@ -102,13 +111,15 @@ pub fn render(status: &Status) -> String {
     line("ring", &format!("{} bytes each CPU", number(capture.ring_bytes)));
     line("samples", &samples(&capture.cpus));
     line("kernel", &pairs(&kernel_counters(&capture.cpus)));
-    line("missed runs", &pairs(&capture.missed_runs));
-    line("windows", &format!("{} had no room in the kernel's table", number(capture.failed_windows)));
     line("at start", &format!("{} connections were open", number(capture.open_at_start)));
-    line("rebuild", &rebuild(&status.rebuild));
+    line("rebuild", &pairs(&status.rebuild));
     line("records", &records(status));
-    line("dropped", &dropped(&status.records));
-    line("delivery", &delivery(status));
+    line("spool", &spool(&status.spool, status.now));
+    for (name, delivery) in &status.delivery {
+        line("endpoint", &endpoint(name, delivery, status));
+    }
+    line("lost", &losses(&status.losses));
+    line("ledger", &ledger(&status.balance));
     out
 }
 
@@ -121,16 +132,15 @@ fn ports(capture: &CaptureStatus) -> String {
 
 fn samples(cpus: &[CpuStatus]) -> String {
     let mut head = vec!["cpu", "emitted", "read", "in ring"];
-    let losses = LOST.map(|cause| format!("lost: {cause}"));
-    head.extend(losses.iter().map(String::as_str));
-    head.extend(["undecodable", "kernel says lost", "emitted = read + in ring"]);
+    let lost = LOST.map(|cause| format!("lost: {cause}"));
+    head.extend(lost.iter().map(String::as_str));
+    head.extend(["undecodable", "kernel says lost"]);
     let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     rows.extend(cpus.iter().map(|cpu| {
         let mut row = vec![cpu.cpu.to_string(), number(cpu.emitted), number(cpu.read)];
         row.push(number(cpu.emitted.saturating_sub(cpu.read)));
         row.extend(LOST.map(|cause| number(cpu.counters.get(cause).copied().unwrap_or_default())));
         row.extend([number(cpu.undecodable), number(cpu.reported_lost)]);
-        row.push(if cpu.read > cpu.emitted { "NO: more read than emitted" } else { "yes" }.to_owned());
         row
     }));
     table(&rows)
@@ -145,50 +155,86 @@ fn kernel_counters(cpus: &[CpuStatus]) -> BTreeMap<String, u64> {
     sums
 }
 
-/// Every counter, and whether those of the exchanges balance, where rebuild publishes them under these names.
-fn rebuild(counters: &BTreeMap<String, u64>) -> String {
-    let text = pairs(counters);
-    let [Some(begun), Some(ended), Some(open)] =
-        ["exchanges_begun", "exchanges_ended", "exchanges_open"].map(|name| counters.get(name))
-    else {
-        return text;
-    };
-    let verdict = if *begun == ended.saturating_add(*open) { "yes" } else { "NO" };
-    format!("{text}exchanges begun = ended + open: {verdict}")
+fn row(name: &str, count: Count) -> Vec<String> {
+    vec![name.to_owned(), number(count.records), number(count.bytes)]
+}
+
+fn counts(rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let head = vec![String::new(), "records".to_owned(), "bytes".to_owned()];
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
 fn records(status: &Status) -> String {
-    let ledger = &status.records;
-    let row = |name: &str, count: Count| vec![name.to_owned(), number(count.records), number(count.bytes)];
-    let mut rows = vec![vec![String::new(), "records".to_owned(), "bytes".to_owned()]];
-    rows.push(row("made", ledger.made));
-    rows.push(row("queued", ledger.queued));
-    rows.push(row("in flight", ledger.in_flight));
-    rows.push(row("delivered", ledger.delivered));
-    rows.push(row("queue limit", status.queue_limit));
-    let verdict = if ledger.balances() { "yes" } else { "NO" };
-    format!("{}made = queued + in flight + delivered + dropped: {verdict}", table(&rows))
+    let books = &status.records;
+    counts([
+        row("made", books.made),
+        row("queued", books.queued),
+        row("writing", books.writing),
+        row("stored", books.stored),
+        row("dropped", books.dropped.total()),
+        row("queue limit", status.queue_limit),
+    ])
 }
 
-fn dropped(ledger: &Ledger) -> String {
-    let counts = DropCause::ALL.iter().map(|cause| (cause.name().to_owned(), ledger.dropped.of(*cause).records));
-    pairs(&counts.collect())
+fn spool(spool: &SpoolStatus, now: u64) -> String {
+    let place = spool.directory.as_deref().unwrap_or("memory: what waits is lost with the daemon");
+    let oldest = spool.oldest.map_or_else(String::new, |at| format!(", the oldest {} old", age(now.saturating_sub(at))));
+    let free = spool.free_bytes.map_or_else(String::new, |free| format!(", {} free on its disk", number(free)));
+    format!(
+        "{place}\n{} records in {} batches{oldest}\n{} of {} bytes{free}",
+        number(spool.records),
+        number(spool.frames),
+        number(spool.bytes),
+        number(spool.limit_bytes)
+    )
 }
 
-fn delivery(status: &Status) -> String {
-    let delivery = &status.delivery;
+fn endpoint(name: &str, delivery: &DeliveryStatus, status: &Status) -> String {
     let last = match delivery.last_success {
         Some(at) => format!("{} ago", age(status.now.saturating_sub(at))),
         None => "never".to_owned(),
     };
-    let counts = [("batches", delivery.batches), ("retries", delivery.retries), ("splits", delivery.splits)]
-        .map(|(name, value)| format!("{} {name}", number(value)))
-        .join(", ");
-    let mut text = format!("{}, last success {last}\n{counts}", delivery.state.name());
+    let events = [
+        ("batches", delivery.batches),
+        ("retries", delivery.retries),
+        ("splits", delivery.splits),
+        ("acknowledgements late", delivery.ack_timeouts),
+    ];
+    let events = events.map(|(name, value)| format!("{} {name}", number(value))).join(", ");
+    let mut text = format!("{name}: {}, last success {last}\n{events}\n", delivery.state.name());
+    if let Some(books) = status.records.endpoints.get(name) {
+        let rows = [
+            row("inherited", books.inherited),
+            row("offered", books.offered),
+            row("waiting", books.waiting),
+            row("in flight", books.in_flight),
+            row("delivered", books.delivered),
+            row("filtered", books.filtered),
+        ];
+        let dropped = DropCause::ALL.iter().map(|cause| (cause.name(), books.dropped.of(*cause)));
+        let dropped = dropped.filter(|(_, count)| count.records > 0).map(|(name, count)| row(name, count));
+        text.push_str(&counts(rows.into_iter().chain(dropped)));
+    }
     if let Some(error) = &delivery.last_error {
-        text = format!("{text}\nlast error: {error}");
+        let _infallible = writeln!(text, "last error: {error}");
     }
     text
+}
+
+/// Only what happened: the list of what could is long, and in `docs/losses.md`.
+fn losses(losses: &[LossCount]) -> String {
+    let happened = losses.iter().filter(|loss| loss.count > 0);
+    let rows: Vec<_> = happened.map(|loss| vec![format!("{} {}", loss.stage, loss.cause), number(loss.count)]).collect();
+    if rows.is_empty() { format!("nothing, of {} ways to lose something", losses.len()) } else { table(&rows) }
+}
+
+fn ledger(balance: &[Equation]) -> String {
+    let wrong: Vec<_> = balance.iter().filter(|equation| !equation.holds()).collect();
+    if wrong.is_empty() {
+        return format!("balanced: {} equations hold", balance.len());
+    }
+    let wrong = wrong.iter().map(|wrong| format!("{}: {} is not {}", wrong.name, number(wrong.left), number(wrong.right)));
+    format!("NOT BALANCED\n{}", wrong.collect::<Vec<_>>().join("\n"))
 }
 
 fn or_none(text: String) -> String {

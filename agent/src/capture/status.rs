@@ -1,5 +1,6 @@
 //! What capture says of itself, for `status`, metrics and the coverage of the audit.
 
+use s3auditd_common::counters::KernelCounter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +23,18 @@ pub struct CaptureStatus {
     pub failed_windows: u64,
     /// Times that the kernel skipped a program (`recursion_misses`), by program.
     pub missed_runs: BTreeMap<String, u64>,
+}
+
+impl CaptureStatus {
+    /// A kernel counter, over all CPUs.
+    #[must_use]
+    pub fn counter(&self, counter: KernelCounter) -> u64 {
+        let of_cpu = |cpu: &CpuStatus| match counter {
+            KernelCounter::Emitted => cpu.emitted,
+            _ => cpu.counters.get(counter.name()).copied().unwrap_or_default(),
+        };
+        self.cpus.iter().map(of_cpu).sum()
+    }
 }
 
 /// One watched port.

@@ -1,7 +1,7 @@
 //! The status as metrics. `docs/operate.md` lists them.
 
-use crate::deliver::stats::DeliveryState;
-use crate::queue::DropCause;
+use crate::deliver::stats::{DeliveryState, DeliveryStatus};
+use crate::ledger::{DropCause, EndpointBooks};
 use crate::status::{LOST, Status};
 use prometheus_client::encoding::text::encode as encode_text;
 use prometheus_client::metrics::counter::Counter;
@@ -94,30 +94,57 @@ fn capture(scrape: &mut Scrape, status: &Status) {
 
 fn records(scrape: &mut Scrape, status: &Status) {
     let rebuild = status.rebuild.iter().map(|(name, value)| (vec![("counter", name.clone())], *value));
-    scrape.gauges("rebuild", "Counters of rebuild, by name", rebuild);
-    let ledger = &status.records;
-    scrape.counter("records", "Records made", ledger.made.records);
-    scrape.counter("record_bytes", "Bytes of records made", ledger.made.bytes);
-    scrape.counter("records_delivered", "Records that arrived", ledger.delivered.records);
-    let dropped = DropCause::ALL
-        .iter()
-        .map(|cause| (vec![("cause", cause.name().to_owned())], ledger.dropped.of(*cause).records));
-    scrape.counters("records_dropped", "Records given up", dropped);
-    scrape.gauge("records_in_flight", "Records taken by delivery and not settled", ledger.in_flight.records);
-    scrape.gauge("queue_records", "Records that wait", ledger.queued.records);
-    scrape.gauge("queue_bytes", "Bytes of records that wait", ledger.queued.bytes);
+    scrape.gauges("rebuild", "Counters of rebuild and of the record stream, by name", rebuild);
+    let lost = status.losses.iter().map(|loss| {
+        (vec![("stage", loss.stage.clone()), ("cause", loss.cause.clone())], loss.count)
+    });
+    scrape.counters("lost", "Everything that can be lost; docs/losses.md says what each counts", lost);
+    let wrong = status.balance.iter().filter(|equation| !equation.holds()).count();
+    scrape.gauge("ledger_imbalances", "Equations of the ledger that do not hold", wrong as u64);
+    let books = &status.records;
+    scrape.counter("records", "Records made", books.made.records);
+    scrape.counter("record_bytes", "Bytes of records made", books.made.bytes);
+    scrape.counter("records_stored", "Records put into the spool", books.stored.records);
+    let dropped = DropCause::ALL.iter().map(|cause| (vec![("cause", cause.name().to_owned())], books.dropped.of(*cause).records));
+    scrape.counters("records_dropped", "Records given up before the spool", dropped);
+    scrape.gauge("queue_records", "Records that wait for the spool", books.queued.records);
+    scrape.gauge("queue_bytes", "Bytes of records that wait for the spool", books.queued.bytes);
+    scrape.gauge("records_writing", "Records on the way into the spool", books.writing.records);
     scrape.gauge("queue_limit_records", "The most records that may wait", status.queue_limit.records);
     scrape.gauge("queue_limit_bytes", "The most bytes that may wait", status.queue_limit.bytes);
+    scrape.gauge("spool_records", "Records in the spool", status.spool.records);
+    scrape.gauge("spool_bytes", "Bytes that the spool takes", status.spool.bytes);
+    scrape.gauge("spool_limit_bytes", "Bytes that the spool may take", status.spool.limit_bytes);
+    scrape.gauge("spool_oldest_timestamp_seconds", "Oldest record of the spool, since 1970; 0: none", status.spool.oldest.unwrap_or_default());
 }
 
 fn delivery(scrape: &mut Scrape, status: &Status) {
+    let endpoints = &status.records.endpoints;
+    let name = |name: &str| ("endpoint", name.to_owned());
+    let books = |value: fn(&EndpointBooks) -> u64| endpoints.iter().map(move |(of, books)| (vec![name(of)], value(books)));
+    scrape.counters("endpoint_records_inherited", "Records that waited in the spool at the start", books(|b| b.inherited.records));
+    scrape.counters("endpoint_records_offered", "Records put into the spool since", books(|b| b.offered.records));
+    scrape.counters("endpoint_records_delivered", "Records that arrived", books(|b| b.delivered.records));
+    scrape.counters("endpoint_records_filtered", "Records that the endpoint's filter left out", books(|b| b.filtered.records));
+    scrape.gauges("endpoint_records_waiting", "Records that wait in the spool", books(|b| b.waiting.records));
+    scrape.gauges("endpoint_records_in_flight", "Records taken by delivery and not settled", books(|b| b.in_flight.records));
+    let dropped = endpoints.iter().flat_map(|(of, books)| {
+        DropCause::ALL.iter().map(move |cause| (vec![name(of), ("cause", cause.name().to_owned())], books.dropped.of(*cause).records))
+    });
+    scrape.counters("endpoint_records_dropped", "Records given up from the spool on", dropped);
+
     let delivery = &status.delivery;
-    scrape.counter("delivery_batches", "Batches that arrived", delivery.batches);
-    scrape.counter("delivery_retries", "Attempts after a failed one", delivery.retries);
-    scrape.counter("delivery_splits", "Batches cut in halves", delivery.splits);
-    let states = [DeliveryState::Ok, DeliveryState::Retrying, DeliveryState::Held];
-    let states = states.map(|state| (vec![("state", state.name().to_owned())], u64::from(state == delivery.state)));
+    let stats = |value: fn(&DeliveryStatus) -> u64| delivery.iter().map(move |(of, stats)| (vec![name(of)], value(stats)));
+    scrape.counters("delivery_batches", "Batches that arrived", stats(|stats| stats.batches));
+    scrape.counters("delivery_retries", "Attempts after a failed one", stats(|stats| stats.retries));
+    scrape.counters("delivery_splits", "Batches cut in halves", stats(|stats| stats.splits));
+    scrape.counters("delivery_ack_timeouts", "Batches sent again because no acknowledgement came", stats(|stats| stats.ack_timeouts));
+    let states = delivery.iter().flat_map(|(of, stats)| {
+        DeliveryState::ALL.iter().map(move |state| {
+            (vec![name(of), ("state", state.name().to_owned())], u64::from(*state == stats.state))
+        })
+    });
     scrape.gauges("delivery_state", "1 for the state that delivery is in", states);
-    let last = delivery.last_success.unwrap_or_default();
-    scrape.gauge("delivery_last_success_timestamp_seconds", "Last batch that arrived, since 1970; 0: none", last);
+    let last = stats(|stats| stats.last_success.unwrap_or_default());
+    scrape.gauges("delivery_last_success_timestamp_seconds", "Last batch that arrived, since 1970; 0: none", last);
 }
