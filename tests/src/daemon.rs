@@ -78,6 +78,12 @@ impl Daemon {
         if let Some(endpoint) = endpoint {
             command.args(["--endpoint", endpoint]);
         }
+        // Nothing outside the scenario's own folders, unless it says so.
+        for place in ["--spool-dir", "--dead-letter-file", "--control-socket"] {
+            if !flags.contains(&place) {
+                command.args([place, "off"]);
+            }
+        }
         let mut child = command.args(flags).spawn().with_context(|| format!("starting {command:?}"))?;
         let stdout = Captured::of(child.stdout.take());
         let stderr = Captured::of(child.stderr.take());
@@ -343,12 +349,39 @@ impl Status {
         Ok(())
     }
 
-    /// [`Status::ring_agrees`], and nothing was lost.
+    /// The ledger balances: every account equals its other side.
+    ///
+    /// # Errors
+    /// The equations that do not hold.
+    pub fn balanced(&self) -> anyhow::Result<()> {
+        let equations = self.0.get("balance").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        anyhow::ensure!(!equations.is_empty(), "the status page has no equations: {}", self.0);
+        let wrong: Vec<_> = equations.iter().filter(|equation| equation.get("left") != equation.get("right")).collect();
+        anyhow::ensure!(wrong.is_empty(), "the ledger is not balanced: {wrong:?}\n{}", self.0);
+        Ok(())
+    }
+
+    /// How often something was lost for this cause.
+    #[must_use]
+    pub fn lost_for(&self, stage: &str, cause: &str) -> u64 {
+        let losses = self.0.get("losses").and_then(Value::as_array).into_iter().flatten();
+        let of = |loss: &&Value| loss.get("stage").is_some_and(|s| s == stage) && loss.get("cause").is_some_and(|c| c == cause);
+        losses.filter(of).filter_map(|loss| loss.get("count")?.as_u64()).sum()
+    }
+
+    /// A record count of an endpoint: `waiting`, `delivered`, ...
+    #[must_use]
+    pub fn endpoint(&self, name: &str, account: &str) -> u64 {
+        self.count(&["records", "endpoints", name, account, "records"])
+    }
+
+    /// [`Status::ring_agrees`] and [`Status::balanced`], and nothing was lost.
     ///
     /// # Errors
     /// What is off.
     pub fn whole(&self) -> anyhow::Result<()> {
         self.ring_agrees()?;
+        self.balanced()?;
         anyhow::ensure!(self.lost() == 0, "samples were lost: {}", self.0);
         Ok(())
     }

@@ -92,7 +92,7 @@ fn verdict(calls: &[Call], records: &[Record]) -> anyhow::Result<()> {
 fn agree(status: &Status, webhook: &Webhook) -> anyhow::Result<()> {
     status.whole()?;
     let records = webhook.records().len() as u64;
-    let delivered = status.count(&["records", "delivered", "records"]);
+    let delivered = status.endpoint("default", "delivered");
     anyhow::ensure!(delivered == records, "delivered is {delivered}, and the webhook has {records} records");
     Ok(())
 }

@@ -24,7 +24,7 @@ fn down_at_the_start() -> anyhow::Result<()> {
     let port = free_port()?;
     let daemon = Daemon::start(&[gateway.port()], Some(&format!("http://{}/audit", local(port))), &[])?;
     let calls = Light::of(&gateway)?.round("nobody-there")?;
-    let retried = |status: &s3auditd_tests::daemon::Status| status.count(&["delivery", "retries"]) > 0;
+    let retried = |status: &s3auditd_tests::daemon::Status| status.count(&["delivery", "default", "retries"]) > 0;
     let status = daemon.status_when(PATIENCE, retried)?;
     anyhow::ensure!(retried(&status), "the webhook is down, and status shows no retry: {}", status.0);
 
