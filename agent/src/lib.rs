@@ -15,3 +15,4 @@ pub mod rebuild;
 pub mod recorder;
 pub mod replay;
 pub mod status;
+pub mod stream;

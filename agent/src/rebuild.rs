@@ -1,11 +1,12 @@
 //! From samples to records, as configured: the same for the daemon and for replays.
 
 use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config};
+use crate::stream::{Author, Line, chain::Seal, gaps::RecordLoss};
 use s3auditd_common::sample::{Direction, Window};
 use s3auditd_rebuild::{
     exchange::Exchange,
     pipeline::{Limits, Moved, Output, Pipeline},
-    record::{Clock, RecordMaker, RecordSettings, WekaInfo},
+    record::{Clock, RecordMaker, RecordSettings, WekaInfo, event::Stage},
     redact::Redaction,
     s3::operation::{Class, Dialect},
     sample::Sample,
@@ -16,9 +17,9 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct Rebuild {
     pipeline: Pipeline,
-    maker: RecordMaker,
+    author: Author,
     audited: Vec<Class>,
-    clock: Clock,
+    room: bool,
     /// Exchanges that gave no record because their class is switched off.
     not_audited: BTreeMap<&'static str, u64>,
 }
@@ -26,8 +27,8 @@ pub struct Rebuild {
 /// What comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// A record: one line of JSON without its line end, which belongs to whoever writes it.
-    Record(Vec<u8>),
+    /// A record, of an operation or of our own.
+    Record(Line),
     /// To be told to the kernel side, if there is one; see `Output::Window`.
     Window {
         /// The connection.
@@ -40,9 +41,16 @@ pub enum Made {
 }
 
 impl Rebuild {
-    /// Nothing seen yet; the first record gets the number 0. The clock is zero until it is set.
+    /// Nothing seen yet; the first record gets the number 0. Lines are not chained. The clock is zero until it is set.
     #[must_use]
     pub fn new(config: &Config, instance_id: String) -> Self {
+        let maker = RecordMaker::new(record_settings(config, instance_id, String::new()), 0);
+        Self::with_author(config, Author::new(maker, Seal::off()))
+    }
+
+    /// The same with an author who may chain and sign.
+    #[must_use]
+    pub fn with_author(config: &Config, author: Author) -> Self {
         let limits = Limits {
             max_connections: config.max_connections,
             max_head_bytes: usize::try_from(config.max_head_bytes).unwrap_or(usize::MAX),
@@ -51,16 +59,27 @@ impl Rebuild {
         };
         Self {
             pipeline: Pipeline::new(limits),
-            maker: RecordMaker::new(record_settings(config, instance_id), 0),
+            author,
             audited: audited_classes(config),
-            clock: Clock::default(),
+            room: true,
             not_audited: BTreeMap::new(),
         }
     }
 
     /// How the clock of the samples to come stands to the wall's.
     pub fn set_clock(&mut self, clock: Clock) {
-        self.clock = clock;
+        self.author.set_clock(clock);
+    }
+
+    /// Who writes the stream: for records of our own, and for what was lost elsewhere.
+    pub fn author(&mut self) -> &mut Author {
+        &mut self.author
+    }
+
+    /// Whether there is room for records. While there is none, operations are counted as lost (`queue`, `queue_full`)
+    /// before they get a number; records of our own are made all the same.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
     }
 
     /// See [`Pipeline::take`].
@@ -91,12 +110,11 @@ impl Rebuild {
     /// The next thing that came out. To be emptied after each step.
     pub fn next_made(&mut self) -> Option<Made> {
         loop {
+            if let Some(line) = self.author.next_line() {
+                return Some(Made::Record(line));
+            }
             match self.pipeline.next_output()? {
-                Output::Exchange(exchange) => {
-                    if let Some(record) = self.record(&exchange) {
-                        return Some(Made::Record(record));
-                    }
-                }
+                Output::Exchange(exchange) => self.exchange(&exchange),
                 Output::Window { cookie, direction, window } => {
                     return Some(Made::Window { cookie, direction, window });
                 }
@@ -112,15 +130,17 @@ impl Rebuild {
         counters.iter().chain(open).map(|(name, value)| (name.to_owned(), value)).chain(own)
     }
 
-    fn record(&mut self, exchange: &Exchange) -> Option<Vec<u8>> {
-        let reading = self.maker.read(exchange);
+    fn exchange(&mut self, exchange: &Exchange) {
+        let reading = self.author.read(exchange);
         let class = reading.class();
         // A request whose head was not seen could have been anything, so it is never left out.
         if exchange.request.is_some() && !self.audited.contains(&class) {
             *self.not_audited.entry(class.name()).or_default() += 1;
-            return None;
+        } else if self.room {
+            self.author.operation(reading, exchange.ended_ns);
+        } else {
+            self.author.record_loss(RecordLoss::unnumbered(Stage::Queue, "queue_full", 1, exchange.ended_ns));
         }
-        Some(self.maker.record(reading, self.clock).to_json())
     }
 }
 
@@ -149,7 +169,9 @@ fn audited_classes(config: &Config) -> Vec<Class> {
     [Class::S3, Class::Sts].into_iter().chain(chosen).collect()
 }
 
-fn record_settings(config: &Config, instance_id: String) -> RecordSettings {
+/// How records are made.
+#[must_use]
+pub fn record_settings(config: &Config, instance_id: String, boot_id: String) -> RecordSettings {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     RecordSettings {
         dialect: match config.dialect {
@@ -168,6 +190,7 @@ fn record_settings(config: &Config, instance_id: String) -> RecordSettings {
             version: text(&config.version),
         },
         instance_id,
+        boot_id,
         redaction: redaction(config),
         // Both sides parse the same notation, so none is lost on the way.
         trusted_proxies: config.trusted_proxies.iter().filter_map(|net| net.to_string().parse().ok()).collect(),

@@ -222,8 +222,8 @@ impl<W: Write> Run<'_, W> {
         while let Some(made) = self.rebuild.next_made() {
             if let Made::Record(mut line) = made {
                 self.made += 1;
-                line.push(b'\n');
-                self.records.write_all(&line).map_err(ReplayError::Write)?;
+                line.bytes.push(b'\n');
+                self.records.write_all(&line.bytes).map_err(ReplayError::Write)?;
             }
         }
         Ok(())

@@ -7,6 +7,7 @@
 mod asked;
 pub mod client;
 mod document;
+pub mod event;
 mod facts;
 pub mod headers;
 mod making;
@@ -21,7 +22,9 @@ use crate::s3::outcome::Outcome;
 use asked::Asked;
 use client::Cidr;
 use document::Document;
+use event::{Event, EventRecord, Kind, Moment};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 
 /// How records are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +42,8 @@ pub struct RecordSettings {
     /// What tells this run of this agent from all others; event ids are unique within it. A fresh random text per
     /// start, unless the sequence goes on where it ended.
     pub instance_id: String,
+    /// The kernel's id of this boot of the node; empty: left out.
+    pub boot_id: String,
     /// See [`Redaction`].
     pub redaction: Redaction,
     /// Hops whose `X-Forwarded-For` is believed.
@@ -58,6 +63,7 @@ impl Default for RecordSettings {
             deployment_id: String::new(),
             weka_info: WekaInfo::default(),
             instance_id: String::new(),
+            boot_id: String::new(),
             redaction: Redaction::default(),
             trusted_proxies: Cidr::LOOPBACK.to_vec(),
             max_delete_keys: 1000,
@@ -87,13 +93,14 @@ impl Clock {
 pub struct RecordMaker {
     settings: RecordSettings,
     next_sequence: u64,
+    made: BTreeMap<&'static str, u64>,
 }
 
 impl RecordMaker {
     /// A maker whose first record gets `next_sequence`.
     #[must_use]
     pub fn new(settings: RecordSettings, next_sequence: u64) -> Self {
-        Self { settings, next_sequence }
+        Self { settings, next_sequence, made: BTreeMap::new() }
     }
 
     /// How it makes records.
@@ -123,11 +130,27 @@ impl RecordMaker {
 
     /// Makes the record of an exchange that was read with the same settings.
     pub fn record(&mut self, reading: Reading<'_>, clock: Clock) -> Record {
+        let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
+        making::record(&self.settings, reading, clock, number)
+    }
+
+    /// Makes a record of our own; it is numbered like all others.
+    pub fn event(&mut self, event: Event, time: Moment) -> EventRecord {
+        let number = self.number(event.kind(), time.timestamp());
+        event::record(&self.settings, event, time, number)
+    }
+
+    /// Records made, by the names of their kinds; kinds without any are left out.
+    #[must_use]
+    pub fn made(&self) -> &BTreeMap<&'static str, u64> {
+        &self.made
+    }
+
+    fn number(&mut self, kind: Kind, time: Timestamp) -> Number {
         let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
-        let ended = clock.wall(reading.exchange.ended_ns);
-        let event_id = event_id(ended, &self.settings.instance_id, sequence);
-        making::record(&self.settings, reading, clock, Number { sequence, event_id })
+        *self.made.entry(kind.name()).or_default() += 1;
+        Number { sequence, event_id: event_id(time, &self.settings.instance_id, sequence) }
     }
 }
 
@@ -158,13 +181,13 @@ impl Record {
     /// Its number; consecutive per maker.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.document.s3auditd.sequence
+        self.document.s3auditd.identity.sequence
     }
 
     /// Its id: a UUID of version 7.
     #[must_use]
     pub fn event_id(&self) -> &str {
-        &self.document.s3auditd.event_id
+        &self.document.s3auditd.identity.event_id
     }
 
     /// See [`Class`].

@@ -200,6 +200,11 @@ keys! {
     /// Time to deliver what is left when the daemon is told to stop, in seconds.
     drain_seconds: u64 = "10", "SECONDS", |v| value::whole(v, 0..=3600);
 
+    /// A hash chain through all records, for `s3auditd verify`: on or off.
+    chain: bool = "off", "on|off", value::switch;
+    /// Ed25519 key (PKCS#8, PEM or DER) that signs checkpoints of the chain; with it there is a chain in any case.
+    checkpoint_key_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, |v| value::text(v).map(PathBuf::from));
+
     /// The longest file that `run --record` writes; recording stops there, and says so.
     record_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 1 << 20..=1 << 40);
 

@@ -56,6 +56,15 @@ pub(super) fn text(value: &Value) -> Parsed<String> {
     value.scalar().map(str::to_owned)
 }
 
+/// `on` or `off`.
+pub(super) fn switch(value: &Value) -> Parsed<bool> {
+    match value.scalar()? {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        text => not("on or off", text),
+    }
+}
+
 pub(super) fn whole<T>(value: &Value, limits: RangeInclusive<T>) -> Parsed<T>
 where
     T: FromStr + PartialOrd + Display,

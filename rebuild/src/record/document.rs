@@ -1,11 +1,16 @@
 //! The JSON of a record, field by field; `docs/record.md` says what each means. What is not known is left out.
 
+use super::event::Kind;
+use super::{Number, RecordSettings};
 use crate::s3::claims::Claim;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The version of our own part. It grows when a field changes its meaning or goes; new fields do not change it.
-pub(super) const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 1;
+
+/// The version of WEKA's entry.
+pub(super) const AUDIT_VERSION: &str = "1.weka";
 
 /// The shape of WEKA's audit entry, in its order, with our own part as one more key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,20 +82,44 @@ pub struct WekaInfo {
 }
 
 impl WekaInfo {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Our own part.
+/// What tells a record from all others: the beginning of our own part, whatever the record tells of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Own {
-    pub(super) schema: u32,
+pub(super) struct Identity {
+    schema: u32,
+    kind: Kind,
     pub(super) event_id: String,
     pub(super) sequence: u64,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) instance_id: String,
+    instance_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    boot_id: String,
+}
+
+impl Identity {
+    pub(super) fn new(settings: &RecordSettings, kind: Kind, number: Number) -> Self {
+        Self {
+            schema: SCHEMA,
+            kind,
+            event_id: number.event_id,
+            sequence: number.sequence,
+            instance_id: settings.instance_id.clone(),
+            boot_id: settings.boot_id.clone(),
+        }
+    }
+}
+
+/// Our own part of an operation's record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Own {
+    #[serde(flatten)]
+    pub(super) identity: Identity,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) operation: Option<&'static str>,
     pub(super) class: &'static str,

@@ -2,7 +2,8 @@
 
 use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
-use super::document::{self, Api, DeleteKey, Document, Endpoint, Own, Process};
+use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
+use super::event::Kind;
 use super::headers::{self, TextMap};
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
 use crate::exchange::{BodyStart, Exchange};
@@ -61,10 +62,7 @@ impl Making<'_> {
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
         let mut own = Own {
-            schema: document::SCHEMA,
-            event_id: number.event_id,
-            sequence: number.sequence,
-            instance_id: self.settings.instance_id.clone(),
+            identity: Identity::new(self.settings, Kind::Operation, number),
             operation: name,
             class: class.name(),
             outcome: outcome.name(),
@@ -121,7 +119,7 @@ impl Making<'_> {
         own.truncated = self.truncated;
         let document = Document {
             api,
-            audit_version: "1.weka",
+            audit_version: document::AUDIT_VERSION,
             deployment_id: self.settings.deployment_id.clone(),
             remote_host: remote_host(client.ip, self.settings.dialect),
             request_claims,

@@ -10,6 +10,7 @@
 mod clients;
 mod described;
 mod edge_cases;
+mod events;
 mod exchanges;
 mod golden;
 mod hostile;

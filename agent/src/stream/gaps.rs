@@ -1,0 +1,649 @@
+//! The book of losses: many go in, few gap records come out, and the sums are the same.
+//!
+//! Losses of one connection, cause and direction between two flushes are one record; what would be more than
+//! [`MAX_RECORDS`] records a flush is put together by stage and cause. Losses with a bound and without one are never put
+//! together, so that the sum of the bounds stays exact. Time is an argument, in nanoseconds of CLOCK_MONOTONIC.
+
+use s3auditd_rebuild::record::Clock;
+use s3auditd_rebuild::record::event::{
+    ByteRange, GapConnection, GapRecord, LossTotal, MAX_ENTRIES, SequenceRange, Stage, Way,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Records are made no more often than this.
+pub const FLUSH_NS: u64 = 1_000_000_000;
+/// At most so many records a flush.
+pub const MAX_RECORDS: usize = 64;
+/// So many losses are told apart between two flushes; what comes then is put together at once.
+pub const MAX_TRACKED: usize = 4096;
+
+/// The shortest request: `GET / HTTP/1.1` and two line ends.
+const MIN_REQUEST_BYTES: u64 = 18;
+/// The shortest reply: `HTTP/1.1 200` and two line ends.
+const MIN_REPLY_BYTES: u64 = 16;
+
+/// A connection lost something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionGap {
+    /// Where.
+    pub stage: Stage,
+    /// Why: a name in snake case.
+    pub cause: &'static str,
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// The peer of the gateway's socket.
+    pub client: SocketAddr,
+    /// The gateway's own end.
+    pub server: SocketAddr,
+    /// Network namespace inode.
+    pub netns: u32,
+    /// The direction, if it is one.
+    pub direction: Option<Way>,
+    /// The first byte that is missing, as an offset.
+    pub from: u64,
+    /// Behind the last.
+    pub to: u64,
+    /// When it was lost at the earliest.
+    pub first_ns: u64,
+    /// When it was lost at the latest.
+    pub last_ns: u64,
+    /// By how much it raises the number of operations that may have no record.
+    pub may_hide: u64,
+}
+
+/// What the kernel side lost of the whole node. All counts since the start; they never go down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounts<'a> {
+    /// Lost samples, by cause.
+    pub lost_samples: &'a [(&'static str, u64)],
+    /// Bytes in lost samples, and how many of them rebuild has found as holes of connections.
+    pub received: LostBytes,
+    /// The same of the other direction.
+    pub sent: LostBytes,
+    /// Runs of programs that the kernel skipped: nobody knows what they would have seen.
+    pub missed_runs: u64,
+}
+
+/// Lost bytes of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LostBytes {
+    /// All.
+    pub lost: u64,
+    /// Those that a connection's gap tells of.
+    pub attributed: u64,
+}
+
+impl LostBytes {
+    const fn rest(self) -> u64 {
+        self.lost.saturating_sub(self.attributed)
+    }
+}
+
+/// Records were lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordLoss {
+    /// Where.
+    pub stage: Stage,
+    /// Why: a name in snake case.
+    pub cause: &'static str,
+    /// The endpoint, if only one lost them.
+    pub endpoint: Option<Arc<str>>,
+    /// How many.
+    pub records: u64,
+    /// Operations among them: at least, and at most where that is known.
+    pub operations_min: u64,
+    /// None: nobody knows.
+    pub operations_max: Option<u64>,
+    /// Their numbers, as far as they had any.
+    pub sequences: Vec<SequenceRange>,
+    /// When the first was lost.
+    pub first_ns: u64,
+    /// When the last was lost.
+    pub last_ns: u64,
+}
+
+impl RecordLoss {
+    /// So many operations whose records were never numbered.
+    #[must_use]
+    pub fn unnumbered(stage: Stage, cause: &'static str, records: u64, now_ns: u64) -> Self {
+        Self {
+            stage,
+            cause,
+            endpoint: None,
+            records,
+            operations_min: records,
+            operations_max: Some(records),
+            sequences: Vec::new(),
+            first_ns: now_ns,
+            last_ns: now_ns,
+        }
+    }
+}
+
+/// What losses have in common that go into one record. The order is that in which records are kept apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Sum { stage: Stage, cause: &'static str, bounded: bool },
+    Endpoint { stage: Stage, cause: &'static str, bounded: bool, endpoint: Arc<str> },
+    Connection { stage: Stage, cause: &'static str, cookie: u64, way: Option<Way> },
+}
+
+impl Key {
+    fn sum(&self) -> Self {
+        match *self {
+            Self::Sum { stage, cause, bounded } | Self::Endpoint { stage, cause, bounded, .. } => {
+                Self::Sum { stage, cause, bounded }
+            }
+            Self::Connection { stage, cause, .. } => Self::Sum { stage, cause, bounded: true },
+        }
+    }
+
+    fn place(&self) -> (Stage, &'static str) {
+        match *self {
+            Self::Sum { stage, cause, .. }
+            | Self::Endpoint { stage, cause, .. }
+            | Self::Connection { stage, cause, .. } => (stage, cause),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    connection: Option<GapConnection>,
+    connections: u64,
+    range: Option<ByteRange>,
+    bytes: u64,
+    samples: u64,
+    records: u64,
+    sequences: Vec<SequenceRange>,
+    first_ns: u64,
+    last_ns: u64,
+    operations_min: u64,
+    operations_max: Option<u64>,
+    merged: u64,
+}
+
+impl Entry {
+    fn new(first_ns: u64, last_ns: u64) -> Self {
+        Self {
+            connection: None,
+            connections: 0,
+            range: None,
+            bytes: 0,
+            samples: 0,
+            records: 0,
+            sequences: Vec::new(),
+            first_ns,
+            last_ns,
+            operations_min: 0,
+            operations_max: Some(0),
+            merged: 1,
+        }
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.connections = match (&self.connection, &other.connection) {
+            (Some(one), Some(other)) if one == other => 1,
+            _ => self.connections.saturating_add(other.connections),
+        };
+        if self.connection != other.connection {
+            self.connection = None;
+        }
+        self.range = match (self.range, other.range) {
+            (Some(range), Some(next)) if range.to == next.from => Some(ByteRange { from: range.from, to: next.to }),
+            _ => None,
+        };
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.records = self.records.saturating_add(other.records);
+        for range in other.sequences {
+            add_range(&mut self.sequences, range);
+        }
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.operations_min = self.operations_min.saturating_add(other.operations_min);
+        self.operations_max = sum_of_bounds(self.operations_max, other.operations_max);
+        self.merged = self.merged.saturating_add(other.merged);
+    }
+
+    fn record(self, key: &Key, clock: Clock) -> GapRecord {
+        let (stage, cause) = key.place();
+        let one = self.connection.is_some();
+        GapRecord {
+            stage,
+            cause,
+            connection: self.connection,
+            connections: (!one && self.connections > 0).then_some(self.connections),
+            direction: if let Key::Connection { way, .. } = key { *way } else { None },
+            range: self.range.filter(|_| one),
+            bytes: self.bytes,
+            samples: self.samples,
+            records: self.records,
+            endpoint: if let Key::Endpoint { endpoint, .. } = key { Some(endpoint.to_string()) } else { None },
+            sequences: self.sequences,
+            first_time: clock.at(self.first_ns),
+            last_time: clock.at(self.last_ns),
+            operations_min: self.operations_min,
+            operations_max: self.operations_max,
+            merged: self.merged,
+        }
+    }
+}
+
+fn sum_of_bounds(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    Some(one?.saturating_add(other?))
+}
+
+/// Adds a range to a list of at most [`MAX_ENTRIES`]; beyond it the last range of the same instance grows over it, with
+/// the exact count.
+fn add_range(list: &mut Vec<SequenceRange>, range: SequenceRange) {
+    let full = list.len() >= MAX_ENTRIES;
+    let same = list.iter_mut().rev().find(|there| there.instance_id == range.instance_id);
+    match same {
+        Some(there) if there.count.is_none() && range.count.is_none() && there.last.checked_add(1) == Some(range.first) => {
+            there.last = range.last;
+        }
+        Some(there) if full => {
+            there.count = Some(there.records().saturating_add(range.records()));
+            there.first = there.first.min(range.first);
+            there.last = there.last.max(range.last);
+            there.previous = None;
+        }
+        // Of more instances than that only the number of records is known.
+        None if full => {}
+        _ => list.push(range),
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct GapBook {
+    entries: BTreeMap<Key, Entry>,
+    flushed_ns: Option<u64>,
+    node: Admitted,
+    totals: BTreeMap<(Stage, &'static str), LossTotal>,
+}
+
+/// What of the node's counts is in gap records already.
+#[derive(Debug, Default)]
+struct Admitted {
+    samples: BTreeMap<&'static str, u64>,
+    received: u64,
+    sent: u64,
+    operations: u64,
+    missed_runs: u64,
+    looked_ns: Option<u64>,
+}
+
+impl GapBook {
+    /// A connection lost something.
+    pub fn connection(&mut self, gap: ConnectionGap) {
+        let ConnectionGap { stage, cause, cookie, client, server, netns, direction, .. } = gap;
+        let entry = Entry {
+            connection: Some(GapConnection { cookie, client, server, netns }),
+            connections: 1,
+            range: (gap.from < gap.to).then_some(ByteRange { from: gap.from, to: gap.to }),
+            bytes: gap.to.saturating_sub(gap.from),
+            operations_max: Some(gap.may_hide),
+            ..Entry::new(gap.first_ns, gap.last_ns)
+        };
+        self.add(Key::Connection { stage, cause, cookie, way: direction }, entry);
+    }
+
+    /// Records were lost.
+    pub fn records(&mut self, loss: RecordLoss) {
+        let (stage, cause, bounded) = (loss.stage, loss.cause, loss.operations_max.is_some());
+        let mut sequences = Vec::new();
+        for range in loss.sequences {
+            add_range(&mut sequences, range);
+        }
+        let entry = Entry {
+            records: loss.records,
+            sequences,
+            operations_min: loss.operations_min,
+            operations_max: loss.operations_max,
+            ..Entry::new(loss.first_ns, loss.last_ns)
+        };
+        let key = match loss.endpoint {
+            Some(endpoint) => Key::Endpoint { stage, cause, bounded, endpoint },
+            None => Key::Sum { stage, cause, bounded },
+        };
+        self.add(key, entry);
+    }
+
+    /// What the kernel side lost so far, as read now. Lost bytes that no connection's gap tells of may have been whole
+    /// connections; since a gap may be found later than its loss, only what was never admitted before is a new loss.
+    pub fn node(&mut self, counts: &NodeCounts<'_>, now_ns: u64) {
+        let since_ns = self.node.looked_ns.replace(now_ns).unwrap_or(now_ns);
+        let stage = Stage::Kernel;
+        for &(cause, samples) in counts.lost_samples {
+            let new = grow(self.node.samples.entry(cause).or_default(), samples);
+            if new > 0 {
+                let entry = Entry { samples: new, ..Entry::new(since_ns, now_ns) };
+                self.add(Key::Sum { stage, cause, bounded: true }, entry);
+            }
+        }
+        let (received, sent) = (counts.received.rest(), counts.sent.rest());
+        let bytes = grow(&mut self.node.received, received).saturating_add(grow(&mut self.node.sent, sent));
+        let hidden = (received / MIN_REQUEST_BYTES).min(sent / MIN_REPLY_BYTES);
+        let operations = grow(&mut self.node.operations, hidden);
+        if bytes > 0 || operations > 0 {
+            let entry = Entry { bytes, operations_max: Some(operations), ..Entry::new(since_ns, now_ns) };
+            self.add(Key::Sum { stage, cause: "unattributed", bounded: true }, entry);
+        }
+        let runs = grow(&mut self.node.missed_runs, counts.missed_runs);
+        if runs > 0 {
+            let entry = Entry { samples: runs, operations_max: None, ..Entry::new(since_ns, now_ns) };
+            self.add(Key::Sum { stage, cause: "missed_runs", bounded: false }, entry);
+        }
+    }
+
+    /// Gap records of what came in, at most [`MAX_RECORDS`], no more often than each [`FLUSH_NS`].
+    #[must_use]
+    pub fn flush(&mut self, now_ns: u64, clock: Clock) -> Vec<GapRecord> {
+        let early = self.flushed_ns.is_some_and(|flushed| now_ns.saturating_sub(flushed) < FLUSH_NS);
+        if self.entries.is_empty() || early { Vec::new() } else { self.flush_now(now_ns, clock) }
+    }
+
+    /// The same, whenever it was the last time: for the end. To be called until nothing comes.
+    #[must_use]
+    pub fn flush_now(&mut self, now_ns: u64, clock: Clock) -> Vec<GapRecord> {
+        self.flushed_ns = Some(now_ns);
+        self.put_together();
+        let mut records = Vec::with_capacity(self.entries.len().min(MAX_RECORDS));
+        while records.len() < MAX_RECORDS
+            && let Some((key, entry)) = self.entries.pop_first()
+        {
+            self.count(&key, &entry);
+            records.push(entry.record(&key, clock));
+        }
+        records
+    }
+
+    /// The sums of all gap records so far.
+    #[must_use]
+    pub fn totals(&self) -> Vec<LossTotal> {
+        self.totals.values().cloned().collect()
+    }
+
+    fn add(&mut self, key: Key, entry: Entry) {
+        // Causes are names in the program, so their sums are few.
+        let full = self.entries.len() >= MAX_TRACKED && !self.entries.contains_key(&key);
+        self.put(if full { key.sum() } else { key }, entry);
+    }
+
+    fn put(&mut self, key: Key, entry: Entry) {
+        match self.entries.get_mut(&key) {
+            Some(there) => there.absorb(entry),
+            None => {
+                self.entries.insert(key, entry);
+            }
+        }
+    }
+
+    /// Sees to it that one flush takes all, if that can be: keeps as many apart as there is room for, sums up the rest.
+    fn put_together(&mut self) {
+        if self.entries.len() <= MAX_RECORDS {
+            return;
+        }
+        let mut apart = self.entries.len();
+        let mut sums = BTreeSet::new();
+        for key in self.entries.keys().rev() {
+            if apart + sums.len() <= MAX_RECORDS {
+                break;
+            }
+            apart -= 1;
+            sums.insert(key.sum());
+        }
+        let rest: Vec<Key> = self.entries.keys().skip(apart).cloned().collect();
+        for key in rest {
+            if let Some(entry) = self.entries.remove(&key) {
+                // Its connection or endpoint is not told any more.
+                self.put(key.sum(), Entry { connection: None, range: None, ..entry });
+            }
+        }
+    }
+
+    fn count(&mut self, key: &Key, entry: &Entry) {
+        let (stage, cause) = key.place();
+        let total = self.totals.entry((stage, cause)).or_insert(LossTotal {
+            stage,
+            cause,
+            merged: 0,
+            bytes: 0,
+            samples: 0,
+            records: 0,
+            operations_min: 0,
+            operations_max: Some(0),
+        });
+        total.merged = total.merged.saturating_add(entry.merged);
+        total.bytes = total.bytes.saturating_add(entry.bytes);
+        total.samples = total.samples.saturating_add(entry.samples);
+        total.records = total.records.saturating_add(entry.records);
+        total.operations_min = total.operations_min.saturating_add(entry.operations_min);
+        total.operations_max = sum_of_bounds(total.operations_max, entry.operations_max);
+    }
+}
+
+/// Raises what was admitted; by how much.
+fn grow(admitted: &mut u64, to: u64) -> u64 {
+    let new = to.saturating_sub(*admitted);
+    *admitted = (*admitted).max(to);
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CAUSES: [&str; 3] = ["hole", "poison", "queue_full"];
+
+    fn connection(cookie: u64, way: Way, from: u64, to: u64) -> ConnectionGap {
+        ConnectionGap {
+            stage: Stage::Rebuild,
+            cause: "hole",
+            cookie,
+            client: "192.0.2.7:40000".parse().unwrap(),
+            server: "192.0.2.1:9000".parse().unwrap(),
+            netns: 1,
+            direction: Some(way),
+            from,
+            to,
+            first_ns: from,
+            last_ns: to,
+            may_hide: 1,
+        }
+    }
+
+    #[test]
+    fn one_connection_is_told_exactly_and_joins_what_touches() {
+        let mut book = GapBook::default();
+        book.connection(connection(1, Way::Received, 10, 20));
+        book.connection(connection(1, Way::Received, 20, 50));
+        book.connection(connection(1, Way::Sent, 5, 6));
+        book.connection(connection(1, Way::Sent, 9, 10));
+        let records = book.flush(0, Clock::default());
+        assert_eq!(records.len(), 2);
+        let [received, sent] = &records[..] else { panic!() };
+        assert_eq!(received.range, Some(ByteRange { from: 10, to: 50 }));
+        assert_eq!((received.bytes, received.merged, received.operations_max), (40, 2, Some(2)));
+        assert_eq!((sent.range, sent.bytes, sent.connections), (None, 2, None));
+        assert_eq!(sent.connection.as_ref().unwrap().cookie, 1);
+        assert!(book.flush(u64::MAX, Clock::default()).is_empty());
+        // Not sooner than a second later.
+        book.connection(connection(1, Way::Sent, 5, 6));
+        let mut book = GapBook { flushed_ns: Some(5), ..book };
+        assert!(book.flush(4 + FLUSH_NS, Clock::default()).is_empty());
+        assert_eq!(book.flush(5 + FLUSH_NS, Clock::default()).len(), 1);
+    }
+
+    #[test]
+    fn the_node_admits_only_growth() {
+        let mut book = GapBook::default();
+        let mut look = |lost, attributed, missed_runs| {
+            let bytes = LostBytes { lost, attributed };
+            let samples = [("ring_full", lost / 100)];
+            let counts = NodeCounts { lost_samples: &samples, received: bytes, sent: bytes, missed_runs };
+            book.node(&counts, 7);
+            let records = book.flush_now(7, Clock::default());
+            records.iter().map(|gap| (gap.cause, gap.bytes, gap.samples, gap.operations_max)).collect::<Vec<_>>()
+        };
+        assert_eq!(look(0, 0, 0), []);
+        assert_eq!(look(1800, 0, 0), [("ring_full", 0, 18, Some(0)), ("unattributed", 3600, 0, Some(100))]);
+        assert_eq!(look(1800, 1800, 0), []);
+        assert_eq!(look(3600, 1800, 0), [("ring_full", 0, 18, Some(0))]);
+        assert_eq!(look(3800, 1800, 2).last(), Some(&("unattributed", 400, 0, Some(11))));
+    }
+
+    #[test]
+    fn missed_runs_have_no_bound() {
+        let mut book = GapBook::default();
+        book.node(&NodeCounts { missed_runs: 3, ..NodeCounts::default() }, 7);
+        let records = book.flush(7, Clock::default());
+        assert_eq!((records[0].cause, records[0].samples, records[0].operations_max), ("missed_runs", 3, None));
+        assert_eq!(book.totals()[0].operations_max, None);
+    }
+
+    #[test]
+    fn ranges_are_bounded_and_their_count_is_exact() {
+        let mut list = Vec::new();
+        for number in 0..1000 {
+            add_range(&mut list, SequenceRange { first: 3 * number, last: 3 * number + 1, ..SequenceRange::default() });
+        }
+        assert_eq!(list.len(), MAX_ENTRIES);
+        assert_eq!(list.iter().map(SequenceRange::records).sum::<u64>(), 2000);
+        assert_eq!(list.last().unwrap().last, 2998);
+        let mut list = Vec::new();
+        for number in 0..1000 {
+            add_range(&mut list, SequenceRange { first: number, last: number, ..SequenceRange::default() });
+        }
+        assert_eq!(list, [SequenceRange { first: 0, last: 999, ..SequenceRange::default() }]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Input {
+        Connection(u64, bool, u64, u64, u64),
+        Records(usize, u8, u64, Option<u64>),
+        Node(u64, u64, u64),
+        Flush(u64),
+    }
+
+    fn input() -> impl Strategy<Value = Input> {
+        prop_oneof![
+            8 => (0..200u64, any::<bool>(), 0..1000u64, 0..1000u64, 0..9u64)
+                .prop_map(|(cookie, way, from, length, hide)| Input::Connection(cookie, way, from, length, hide)),
+            3 => (0..3usize, 0..4u8, 1..9u64, proptest::option::of(0..9u64))
+                .prop_map(|(cause, endpoint, records, more)| Input::Records(cause, endpoint, records, more)),
+            1 => (0..9000u64, 0..9000u64, 0..2u64).prop_map(|(lost, found, runs)| Input::Node(lost, found, runs)),
+            1 => (0..2 * FLUSH_NS).prop_map(Input::Flush),
+        ]
+    }
+
+    /// Bytes, records, samples, least and most operations (of bounded losses), losses.
+    type Sums = [u64; 6];
+
+    proptest! {
+        #[test]
+        fn sums_are_the_inputs(inputs in proptest::collection::vec(input(), 0..400)) {
+            let mut book = GapBook::default();
+            let (mut given, mut made): (Sums, Sums) = ([0; 6], [0; 6]);
+            let (mut now, mut next, mut flushes) = (0, 0, 0);
+            let (mut numbers, mut told) = (0, 0);
+            let (mut lost, mut found, mut runs) = (0, 0, 0);
+            let (mut most_rest, mut most_hidden) = (0, 0);
+            let mut unbounded = (false, false);
+            let mut take = |records: Vec<GapRecord>, made: &mut Sums| {
+                assert!(records.len() <= MAX_RECORDS);
+                for gap in records {
+                    let numbers = [gap.bytes, gap.records, gap.samples, gap.operations_min, gap.operations_max.unwrap_or(0)];
+                    for (sum, number) in made.iter_mut().zip(numbers.into_iter().chain([gap.merged])) {
+                        *sum += number;
+                    }
+                    unbounded.1 |= gap.operations_max.is_none();
+                    told += gap.sequences.iter().map(SequenceRange::records).sum::<u64>();
+                    assert!(gap.sequences.len() <= MAX_ENTRIES);
+                    assert!(gap.connection.is_none() || gap.connections.is_none());
+                }
+            };
+            for input in inputs {
+                match input {
+                    Input::Connection(cookie, way, from, length, may_hide) => {
+                        let way = if way { Way::Sent } else { Way::Received };
+                        book.connection(ConnectionGap { may_hide, ..connection(cookie, way, from, from + length) });
+                        given[0] += length;
+                        given[4] += may_hide;
+                        given[5] += 1;
+                    }
+                    Input::Records(cause, endpoint, records, more) => {
+                        book.records(RecordLoss {
+                            endpoint: (endpoint > 0).then(|| endpoint.to_string().into()),
+                            operations_max: more.map(|more| records + more),
+                            sequences: vec![SequenceRange { first: next, last: next + records - 1, ..SequenceRange::default() }],
+                            ..RecordLoss::unnumbered(Stage::Delivery, CAUSES[cause], records, now)
+                        });
+                        next += records + 1;
+                        numbers += records;
+                        given[1] += records;
+                        given[3] += records;
+                        given[4] += more.map_or(0, |more| records + more);
+                        unbounded.0 |= more.is_none();
+                        given[5] += 1;
+                    }
+                    Input::Node(more_lost, more_found, more_runs) => {
+                        (lost, found, runs) = (lost + more_lost, found + more_found, runs + more_runs);
+                        let bytes = LostBytes { lost, attributed: found };
+                        book.node(&NodeCounts { lost_samples: &[("ring_full", lost)], received: bytes, sent: bytes, missed_runs: runs }, now);
+                        let rest = lost.saturating_sub(found);
+                        let new = rest.saturating_sub(most_rest);
+                        most_rest = most_rest.max(rest);
+                        most_hidden = most_hidden.max(rest / 18);
+                        given[0] += 2 * new;
+                        given[2] += more_lost + more_runs;
+                        given[5] += u64::from(new > 0) + u64::from(more_lost > 0) + u64::from(more_runs > 0);
+                        unbounded.0 |= more_runs > 0;
+                    }
+                    Input::Flush(later) => {
+                        now += later;
+                        let records = book.flush(now, Clock::default());
+                        flushes += u64::from(!records.is_empty());
+                        take(records, &mut made);
+                    }
+                }
+            }
+            prop_assert!(flushes <= now / FLUSH_NS + 1);
+            loop {
+                let records = book.flush_now(now, Clock::default());
+                if records.is_empty() {
+                    break;
+                }
+                take(records, &mut made);
+            }
+            given[4] += most_hidden;
+            prop_assert_eq!(given, made);
+            prop_assert_eq!(numbers, told);
+            prop_assert_eq!(unbounded.0, unbounded.1);
+            let totals = book.totals();
+            prop_assert_eq!(totals.iter().map(|total| total.merged).sum::<u64>(), made[5]);
+            prop_assert_eq!(totals.iter().map(|total| total.bytes).sum::<u64>(), made[0]);
+        }
+
+        #[test]
+        fn memory_and_records_are_bounded(connections in 1..20_000u64) {
+            let mut book = GapBook::default();
+            for cookie in 0..connections {
+                book.connection(connection(cookie, Way::Sent, 0, 10));
+            }
+            prop_assert!(book.entries.len() <= MAX_TRACKED + 1);
+            let records = book.flush(1, Clock::default());
+            prop_assert!(records.len() <= MAX_RECORDS && book.entries.is_empty());
+            prop_assert_eq!(records.iter().map(|gap| gap.bytes).sum::<u64>(), 10 * connections);
+            prop_assert_eq!(
+                records.iter().map(|gap| gap.connections.unwrap_or(1)).sum::<u64>(),
+                connections
+            );
+        }
+    }
+}
