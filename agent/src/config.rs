@@ -82,14 +82,6 @@ value::named! {
         Write = "write",
     }
 
-    /// Yes or no.
-    Switch {
-        /// Yes.
-        On = "on",
-        /// No.
-        Off = "off",
-    }
-
     /// A class of requests that are not S3 operations and give records only on demand.
     AuditClass {
         /// Liveness and readiness probes.
@@ -185,6 +177,27 @@ pub struct Loaded {
     pub settings: reload::Settings,
     /// To be logged: variables that look like the agent's and are not.
     pub warnings: Vec<String>,
+}
+
+/// Where a configuration came from, so that a reload can ask again.
+#[derive(Clone)]
+pub struct Sources {
+    /// The file.
+    pub file: FileChoice,
+    /// The command line.
+    pub flags: Flags,
+    /// The environment; what a process was started with does not change.
+    pub variables: BTreeMap<String, String>,
+}
+
+impl Sources {
+    /// See [`load`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        load(&self.file, self.flags.clone(), &self.variables)
+    }
 }
 
 /// Reads the configuration from all sources.

@@ -1,8 +1,10 @@
 //! `s3auditd`: see the README. The exit codes are in `s3auditd::exit`.
 
 use clap::{Parser, Subcommand};
-use s3auditd::config::keys::Flags;
-use s3auditd::config::{self, FileChoice, Loaded};
+use s3auditd::config::keys::{Config, Flags};
+use s3auditd::config::token::Secret;
+use s3auditd::config::{self, FileChoice, Loaded, Sources};
+use s3auditd::control::{self, Reply, Request, managed::Webhook};
 use s3auditd::exit::Exit;
 use s3auditd::replay::{self, ReplayError};
 use s3auditd::{daemon, status};
@@ -27,6 +29,9 @@ enum Command {
     Replay(ReplayArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
+    /// Changes the running daemon's webhook, for now and for later starts.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Checks the configuration and shows what is in effect, secrets redacted.
     Validate(Configuration),
     /// Shows the version.
@@ -64,6 +69,44 @@ struct ReplayArguments {
     configuration: Configuration,
 }
 
+#[derive(Subcommand)]
+enum WebhookCommand {
+    /// Sends the records there from now on.
+    Enable {
+        /// URL of the webhook.
+        #[arg(long, value_name = "URL")]
+        endpoint: String,
+        /// Value of the Authorization header. It shows in the process list: prefer --auth-token-file.
+        #[arg(long, value_name = "TOKEN", conflicts_with = "auth_token_file")]
+        auth_token: Option<String>,
+        /// File with the value of the Authorization header, as the daemon finds it.
+        #[arg(long, value_name = "FILE")]
+        auth_token_file: Option<PathBuf>,
+        /// How a request carries records: ndjson, hec-event, hec-raw or auto.
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// Try it first, and change nothing if it does not answer.
+        #[arg(long)]
+        verify: bool,
+        #[command(flatten)]
+        daemon: DaemonSocket,
+    },
+    /// Sends nothing any more; records wait in the spool.
+    Disable(DaemonSocket),
+    /// Shows how the webhook stands.
+    Show(DaemonSocket),
+}
+
+#[derive(clap::Args)]
+struct DaemonSocket {
+    /// Where the daemon listens.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    control_socket: Option<String>,
+    /// The daemon's configuration file, to learn where it listens.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 #[derive(clap::Args)]
 struct StatusArguments {
     /// Where the daemon listens.
@@ -97,14 +140,26 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(arguments) => run(arguments),
         Command::Replay(arguments) => replay_files(arguments),
         Command::Status(arguments) => show_status(arguments),
+        Command::Webhook(command) => webhook(command),
         Command::Validate(configuration) => validate(configuration),
         Command::Version => print(&format!("s3auditd {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
 
 fn load(configuration: Configuration) -> Result<Loaded, Failure> {
+    sources(configuration).load().map_err(usage)
+}
+
+fn sources(configuration: Configuration) -> Sources {
     let file = configuration.config.map_or(FileChoice::Usual, FileChoice::Given);
-    config::load(&file, configuration.flags, &config::environment()).map_err(usage)
+    Sources { file, flags: configuration.flags, variables: config::environment() }
+}
+
+/// What `run` needs besides a configuration that can be read.
+fn check_run(config: &Config) -> Result<(), Failure> {
+    config.check_run().map_err(usage)?;
+    let token = config.endpoints.iter().try_for_each(|endpoint| endpoint.token.read().map(drop));
+    token.map_err(|error| Failure(Exit::Usage, error.to_string()))
 }
 
 fn usage(error: config::ConfigError) -> Failure {
@@ -112,15 +167,15 @@ fn usage(error: config::ConfigError) -> Failure {
 }
 
 fn run(arguments: RunArguments) -> Result<(), Failure> {
-    let Loaded { config, warnings, .. } = load(arguments.configuration)?;
-    config.check_run().map_err(usage)?;
-    config.token().read().map_err(|error| Failure(Exit::Usage, error.to_string()))?;
+    let sources = sources(arguments.configuration);
+    let loaded = sources.load().map_err(usage)?;
+    check_run(&loaded.config)?;
     // The filter was parsed when the configuration was; standard output belongs to the records.
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log)).with_writer(std::io::stderr).init();
-    for warning in warnings {
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&loaded.config.log)).with_writer(std::io::stderr).init();
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    daemon::run(config, arguments.record.as_deref()).map_err(|error| Failure(error.exit(), error.to_string()))
+    daemon::run(sources, loaded, arguments.record.as_deref()).map_err(|error| Failure(error.exit(), error.to_string()))
 }
 
 fn replay_files(arguments: ReplayArguments) -> Result<(), Failure> {
@@ -136,9 +191,8 @@ fn replay_files(arguments: ReplayArguments) -> Result<(), Failure> {
 }
 
 fn validate(configuration: Configuration) -> Result<(), Failure> {
-    let Loaded { config, effective, warnings } = load(configuration)?;
-    config.check_run().map_err(usage)?;
-    config.token().read().map_err(|error| Failure(Exit::Usage, error.to_string()))?;
+    let Loaded { config, effective, warnings, .. } = load(configuration)?;
+    check_run(&config)?;
     for warning in warnings {
         let _gone = writeln!(std::io::stderr(), "s3auditd: {warning}");
     }
@@ -157,18 +211,49 @@ fn show_status(arguments: StatusArguments) -> Result<(), Failure> {
     let Some(address) = config.metrics_listen else {
         return Err(Failure(Exit::NoDaemon, "metrics-listen is off: the daemon says nothing of itself".to_owned()));
     };
-    let internal = |error: String| Failure(Exit::Internal, error);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| internal(error.to_string()))?;
-    let status =
-        runtime.block_on(status::fetch(address)).map_err(|error| Failure(Exit::NoDaemon, error.to_string()))?;
+    let status = current_thread()?.block_on(status::fetch(address));
+    let status = status.map_err(|error| Failure(Exit::NoDaemon, error.to_string()))?;
     if arguments.json {
-        let text = serde_json::to_string_pretty(&status).map_err(|error| internal(error.to_string()))?;
+        let text = serde_json::to_string_pretty(&status);
+        let text = text.map_err(|error| Failure(Exit::Internal, error.to_string()))?;
         return print(&format!("{text}\n"));
     }
     print(&status::render(&status))
+}
+
+fn webhook(command: WebhookCommand) -> Result<(), Failure> {
+    let (request, daemon) = match command {
+        WebhookCommand::Enable { endpoint, auth_token, auth_token_file, format, verify, daemon } => {
+            let auth_token = auth_token.map(Secret::new);
+            // The daemon may stand in another folder.
+            let auth_token_file = auth_token_file.map(std::path::absolute).transpose();
+            let auth_token_file = auth_token_file.map_err(|error| Failure(Exit::Usage, error.to_string()))?;
+            let webhook = Webhook { endpoint, auth_token, auth_token_file, format };
+            (Request::Enable { webhook, verify }, daemon)
+        }
+        WebhookCommand::Disable(daemon) => (Request::Disable, daemon),
+        WebhookCommand::Show(daemon) => (Request::Show, daemon),
+    };
+    let file = match (&daemon.control_socket, daemon.config) {
+        (Some(_), _) => FileChoice::Skip,
+        (None, Some(path)) => FileChoice::Given(path),
+        (None, None) => FileChoice::Usual,
+    };
+    let flags = Flags { control_socket: daemon.control_socket, ..Flags::default() };
+    let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
+    let Some(path) = config.control_socket else {
+        return Err(Failure(Exit::NoDaemon, "control-socket is off: the daemon takes no commands".to_owned()));
+    };
+    let reply = current_thread()?.block_on(control::ask(&path, &request));
+    match reply.map_err(|error| Failure(Exit::NoDaemon, error.to_string()))? {
+        Reply::Done(text) => print(&format!("{}\n", text.trim_end())),
+        Reply::Refused(why) => Err(Failure(Exit::Usage, why)),
+    }
+}
+
+fn current_thread() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure(Exit::Internal, error.to_string()))
 }
 
 /// To standard output, without the panic of `println!` when its reader is gone.

@@ -40,8 +40,6 @@ pub struct Entry {
     pub sequence: u64,
     /// Nanoseconds since 1970.
     pub time_ns: u64,
-    /// Where the hash chain stands behind it, if there is one.
-    pub chain: Option<[u8; 32]>,
     /// What the spool noted as given up and this record tells of; see `spool::GivenUp`.
     pub announces: Vec<u64>,
     /// Nothing comes after it: the stream ends in order.

@@ -1,10 +1,20 @@
 //! From samples to records, as configured: the same for the daemon and for replays.
 
 use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config};
-use crate::stream::{Author, Line, chain::Seal, gaps::RecordLoss};
-use s3auditd_common::sample::{Direction, Window};
+use crate::capture::status::CaptureStatus;
+use crate::ledger::DropCause;
+use crate::stream::{
+    Author, Line,
+    chain::Seal,
+    gaps::{LostBytes, NodeCounts, RecordLoss},
+};
+use s3auditd_common::{
+    counters::KernelCounter,
+    sample::{Direction, Window},
+};
 use s3auditd_rebuild::{
     exchange::Exchange,
+    loss::LossCause,
     pipeline::{Limits, Moved, Output, Pipeline},
     record::{Clock, RecordMaker, RecordSettings, WekaInfo, event::Stage},
     redact::Redaction,
@@ -20,6 +30,8 @@ pub struct Rebuild {
     author: Author,
     audited: Vec<Class>,
     room: bool,
+    /// Operations that gave no record because there was no room.
+    refused: u64,
     /// Exchanges that gave no record because their class is switched off.
     not_audited: BTreeMap<&'static str, u64>,
 }
@@ -29,6 +41,8 @@ pub struct Rebuild {
 pub enum Made {
     /// A record, of an operation or of our own.
     Record(Line),
+    /// No record, because there is no room for it; the author has taken note of the loss.
+    Refused,
     /// To be told to the kernel side, if there is one; see `Output::Window`.
     Window {
         /// The connection.
@@ -62,6 +76,7 @@ impl Rebuild {
             author,
             audited: audited_classes(config),
             room: true,
+            refused: 0,
             not_audited: BTreeMap::new(),
         }
     }
@@ -80,6 +95,58 @@ impl Rebuild {
     /// before they get a number; records of our own are made all the same.
     pub fn set_room(&mut self, room: bool) {
         self.room = room;
+    }
+
+    /// Makes records as this configuration says from here on; the numbering goes on.
+    pub fn reconfigure(&mut self, config: &Config) {
+        self.audited = audited_classes(config);
+        let RecordSettings { instance_id, boot_id, .. } = self.author.settings().clone();
+        self.author.reconfigure(record_settings(config, instance_id, boot_id));
+    }
+
+    /// Tells the author what the kernel side lost that no connection's gap tells of.
+    pub fn node_losses(&mut self, capture: &CaptureStatus, now_ns: u64) {
+        let counters = self.pipeline.counters();
+        let lost = |counter| capture.counter(counter);
+        let counts = NodeCounts {
+            lost_samples: &[
+                ("ring_full", lost(KernelCounter::LostRingFull)),
+                ("ring_refused", lost(KernelCounter::LostRingRefused)),
+            ],
+            received: LostBytes {
+                lost: lost(KernelCounter::LostReceivedBytes),
+                attributed: counters.received_lost_bytes,
+            },
+            sent: LostBytes { lost: lost(KernelCounter::LostSentBytes), attributed: counters.sent_lost_bytes },
+            missed_runs: capture.missed_runs.values().sum(),
+        };
+        self.author.node_counts(&counts, now_ns);
+    }
+
+    /// How many exchanges began and ended.
+    #[must_use]
+    pub fn exchanges(&self) -> (u64, u64) {
+        let counters = self.pipeline.counters();
+        (counters.exchanges_begun, counters.exchanges_ended)
+    }
+
+    /// Connections that give no records, or not from their beginning, by reason.
+    #[must_use]
+    pub fn unseen_connections(&self) -> BTreeMap<&'static str, u64> {
+        let counters = self.pipeline.counters();
+        let reasons = [
+            ("tls", counters.tls_connections),
+            ("http2", counters.http2_connections),
+            ("not_http", counters.not_http_connections),
+            ("outgoing", counters.outgoing_connections),
+            ("upgraded", counters.upgraded_connections),
+        ];
+        reasons.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Every way to lose something between samples and records, with its count.
+    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        LossCause::ALL.iter().map(|cause| (cause.name(), cause.count(self.pipeline.counters())))
     }
 
     /// See [`Pipeline::take`].
@@ -114,7 +181,11 @@ impl Rebuild {
                 return Some(Made::Record(line));
             }
             match self.pipeline.next_output()? {
-                Output::Exchange(exchange) => self.exchange(&exchange),
+                Output::Exchange(exchange) => {
+                    if !self.exchange(&exchange) {
+                        return Some(Made::Refused);
+                    }
+                }
                 Output::Window { cookie, direction, window } => {
                     return Some(Made::Window { cookie, direction, window });
                 }
@@ -126,11 +197,18 @@ impl Rebuild {
     pub fn counters(&self) -> impl Iterator<Item = (String, u64)> {
         let own = self.not_audited.iter().map(|(class, count)| (format!("not_audited_{class}"), *count));
         let counters = self.pipeline.counters();
-        let open = [("connections_open", counters.connections_open()), ("exchanges_open", counters.exchanges_open())];
-        counters.iter().chain(open).map(|(name, value)| (name.to_owned(), value)).chain(own)
+        let more = [
+            ("connections_open", counters.connections_open()),
+            ("exchanges_open", counters.exchanges_open()),
+            ("records_refused", self.refused),
+        ];
+        let made = self.author.made().map(|(kind, count)| (format!("records_{}", kind.name()), count));
+        let own = own.chain(made);
+        counters.iter().chain(more).map(|(name, value)| (name.to_owned(), value)).chain(own)
     }
 
-    fn exchange(&mut self, exchange: &Exchange) {
+    /// False: it would have given a record, and there is no room.
+    fn exchange(&mut self, exchange: &Exchange) -> bool {
         let reading = self.author.read(exchange);
         let class = reading.class();
         // A request whose head was not seen could have been anything, so it is never left out.
@@ -139,8 +217,12 @@ impl Rebuild {
         } else if self.room {
             self.author.operation(reading, exchange.ended_ns);
         } else {
-            self.author.record_loss(RecordLoss::unnumbered(Stage::Queue, "queue_full", 1, exchange.ended_ns));
+            self.refused += 1;
+            let cause = DropCause::QueueFull.name();
+            self.author.record_loss(RecordLoss::unnumbered(Stage::Queue, cause, 1, exchange.ended_ns));
+            return false;
         }
+        true
     }
 }
 

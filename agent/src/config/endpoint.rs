@@ -2,7 +2,7 @@
 
 use super::keys::Config;
 use super::token::TokenSource;
-use super::{Access, Compression, Format, Order, Proxy, Switch};
+use super::{Access, Compression, Format, Order, Proxy};
 use reqwest::Url;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,7 +129,8 @@ impl Endpoint {
                 source: config.hec_source.clone(),
                 sourcetype: config.hec_sourcetype.clone(),
                 host: config.hec_host.clone(),
-                acknowledged_within: (config.hec_ack == Switch::On)
+                acknowledged_within: config
+                    .hec_ack
                     .then(|| Duration::from_secs(config.hec_ack_seconds)),
             },
             compression: config.compression,

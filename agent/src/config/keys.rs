@@ -4,7 +4,7 @@
 use super::endpoint::Endpoint;
 use super::origin::Layers;
 use super::value::{self, Value};
-use super::{Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, Switch};
+use super::{Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret};
 use ipnet::IpNet;
 use reqwest::Url;
 use std::net::{IpAddr, SocketAddr};
@@ -101,7 +101,7 @@ keys! {
     /// Splunk: host of the events; not set: this node's name.
     hec_host: Option<String> = "", "TEXT", |v| value::optional(v, value::text);
     /// Splunk: a batch counts as delivered only when the indexers have acknowledged it; the token has to allow that.
-    hec_ack: Switch = "off", "on|off", |v| value::word(v, Switch::of);
+    hec_ack: bool = "off", "on|off", value::switch;
     /// Splunk: how long an acknowledgement may take before the batch is sent again, in seconds.
     hec_ack_seconds: u64 = "120", "SECONDS", |v| value::whole(v, 1..=86_400);
     /// How a request's body is packed: none, gzip or zstd.
@@ -203,7 +203,7 @@ keys! {
     /// A hash chain through all records, for `s3auditd verify`: on or off.
     chain: bool = "off", "on|off", value::switch;
     /// Ed25519 key (PKCS#8, PEM or DER) that signs checkpoints of the chain; with it there is a chain in any case.
-    checkpoint_key_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, |v| value::text(v).map(PathBuf::from));
+    checkpoint_key_file: Option<PathBuf> = "", "FILE", |v| value::optional(v, value::path);
 
     /// The longest file that `run --record` writes; recording stops there, and says so.
     record_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 1 << 20..=1 << 40);

@@ -1,13 +1,18 @@
-//! From the rings to the queue, in one thread: drain, rebuild, tell the kernel side what it need not copy, and record
-//! samples where that is asked for.
+//! From the rings to the queue, in one thread: drain, rebuild, tell the kernel side what it need not copy, write the
+//! audit stream, and record samples where that is asked for.
 
-use crate::capture::{Capture, Windows, wall_minus_monotonic_ns};
-use crate::config::keys::Config;
+use super::coverage;
+use crate::capture::{Capture, Windows, monotonic_ns, wall_minus_monotonic_ns};
 use crate::health::Health;
-use crate::queue::Producer;
+use crate::notices::{Notice, Notices};
+use crate::queue::{Entry, Producer};
 use crate::rebuild::{Made, Rebuild};
 use crate::recorder::Recorder;
-use s3auditd_rebuild::record::Clock;
+use crate::stream::Line;
+use s3auditd_rebuild::record::{
+    Clock,
+    event::{CoverageRecord, Kind, RecoveryRecord, StartRecord},
+};
 use std::{
     sync::{
         Arc,
@@ -16,41 +21,68 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the snapshot for `status` and metrics is renewed.
+/// How often the snapshot for `status` and metrics is renewed, and the stream looks for what it has to say.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 
 /// Two clocks are not read at one moment, so their difference jitters. Less than this is no change: times of one run
 /// compare exactly, and a recording replays to the same.
 const CLOCK_JITTER_NS: u128 = 100_000;
 
+/// What the audit thread starts with.
+pub(super) struct Begin {
+    pub(super) capture: Capture,
+    pub(super) rebuild: Rebuild,
+    pub(super) producer: Producer,
+    pub(super) recorder: Option<Recorder>,
+    pub(super) flush: Duration,
+    pub(super) health: Arc<Health>,
+    pub(super) notices: Notices,
+    pub(super) start: StartRecord,
+    pub(super) recovery: Option<RecoveryRecord>,
+}
+
 /// Everything between the kernel and the queue.
 pub(super) struct Audit {
     capture: Capture,
     rebuild: Rebuild,
-    producer: Producer,
-    recorder: Option<Recorder>,
+    out: Out,
     flush: Duration,
     health: Arc<Health>,
+    notices: Notices,
     published: Instant,
+    clock: Clock,
+    /// As it was said last.
+    coverage: CoverageRecord,
+    /// What the spool has noted, and the next gap records say.
+    noted: Vec<u64>,
+}
+
+/// Where things go that come out of rebuild.
+struct Out {
+    producer: Producer,
+    recorder: Option<Recorder>,
     clock: Clock,
 }
 
 impl Audit {
-    pub(super) fn new(
-        config: &Config,
-        capture: Capture,
-        producer: Producer,
-        recorder: Option<Recorder>,
-        health: Arc<Health>,
-        instance_id: String,
-    ) -> Self {
-        let mut rebuild = Rebuild::new(config, instance_id);
+    pub(super) fn new(begin: Begin) -> Self {
+        let Begin { capture, mut rebuild, producer, recorder, flush, health, notices, mut start, recovery } = begin;
         if recorder.is_some() {
             rebuild.follow_moves();
         }
-        let flush = Duration::from_millis(config.ring_flush_ms);
-        let (published, clock) = (Instant::now(), Clock::default());
-        let mut audit = Self { capture, rebuild, producer, recorder, flush, health, published, clock };
+        let clock = Clock::default();
+        let out = Out { producer, recorder, clock };
+        let published = Instant::now();
+        let coverage = coverage::of(&capture.status(), &rebuild);
+        start.backend = coverage.backend.clone();
+        let noted = Vec::new();
+        let mut audit = Self { capture, rebuild, out, flush, health, notices, published, clock, coverage, noted };
+        audit.set_clock();
+        let now_ns = monotonic_ns();
+        let author = audit.rebuild.author();
+        author.start(start, recovery, now_ns);
+        author.coverage(audit.coverage.clone(), now_ns);
+        audit.out.all(&mut audit.rebuild, None);
         audit.publish();
         audit
     }
@@ -61,32 +93,74 @@ impl Audit {
             self.capture.wait(self.flush);
             self.turn();
             if self.published.elapsed() >= PUBLISH_EVERY {
+                self.speak();
                 self.publish();
             }
         }
-        let now = self.capture.stop();
+        let now_ns = self.capture.stop();
         self.turn();
-        self.rebuild.finish(now);
-        outputs(&mut self.rebuild, &self.producer, self.recorder.as_mut(), None);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.stop(now);
+        self.rebuild.finish(now_ns);
+        self.out.all(&mut self.rebuild, None);
+        self.say_losses(now_ns);
+        let (begun, ended) = self.rebuild.exchanges();
+        self.rebuild.author().stop("signal", begun, ended, now_ns);
+        self.out.rest(&mut self.rebuild, std::mem::take(&mut self.noted), true);
+        if let Some(recorder) = &mut self.out.recorder {
+            recorder.stop(now_ns);
         }
         self.publish();
     }
 
     fn turn(&mut self) {
         self.set_clock();
-        let (rebuild, producer, recorder) = (&mut self.rebuild, &self.producer, &mut self.recorder);
+        let (rebuild, out) = (&mut self.rebuild, &mut self.out);
         let passed = self.capture.drain(|sample, windows| {
             rebuild.take(sample);
             // At once: every moment that a window comes earlier keeps body bytes out of the ring.
-            outputs(rebuild, producer, recorder.as_mut(), Some(windows));
+            out.all(rebuild, Some(windows));
         });
         rebuild.advance(passed);
-        outputs(rebuild, producer, recorder.as_mut(), Some(self.capture.windows()));
-        if let Some(recorder) = recorder {
+        out.all(rebuild, Some(self.capture.windows()));
+        if let Some(recorder) = &mut out.recorder {
             recorder.turn(passed);
         }
+        for notice in self.notices.take() {
+            match notice {
+                Notice::Lost { loss, noted } => {
+                    self.rebuild.author().record_loss(loss);
+                    self.noted.extend(noted);
+                }
+                Notice::Configuration { said, settings } => {
+                    if let Some(config) = settings {
+                        self.rebuild.reconfigure(&config);
+                    }
+                    self.rebuild.author().configuration(said, monotonic_ns());
+                }
+            }
+        }
+    }
+
+    /// Says in the stream what there is to say. Not while the queue is full: what is lost waits in the book of gaps, which
+    /// is bounded, until there is room to say it.
+    fn speak(&mut self) {
+        if !self.out.producer.has_room() {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        self.say_losses(now_ns);
+        let coverage = coverage::of(&self.capture.status(), &self.rebuild);
+        if coverage::differs(&self.coverage, &coverage) {
+            self.coverage = coverage;
+            self.rebuild.author().coverage(self.coverage.clone(), now_ns);
+        }
+        self.rebuild.author().tick(now_ns);
+        let left = self.out.rest(&mut self.rebuild, std::mem::take(&mut self.noted), false);
+        self.noted = left;
+    }
+
+    fn say_losses(&mut self, now_ns: u64) {
+        let status = self.capture.status();
+        self.rebuild.node_losses(&status, now_ns);
     }
 
     /// How the samples' clock stands to the wall's; it follows when the wall's is set or slewed.
@@ -95,7 +169,8 @@ impl Audit {
         if now.abs_diff(self.clock.wall_minus_monotonic_ns) > CLOCK_JITTER_NS {
             self.clock = Clock { wall_minus_monotonic_ns: now };
             self.rebuild.set_clock(self.clock);
-            if let Some(recorder) = &mut self.recorder {
+            self.out.clock = self.clock;
+            if let Some(recorder) = &mut self.out.recorder {
                 recorder.set_clock(self.clock);
             }
         }
@@ -104,34 +179,56 @@ impl Audit {
     fn publish(&mut self) {
         self.published = Instant::now();
         self.health.publish_capture(self.capture.status());
-        let recorded = self.recorder.iter().flat_map(Recorder::counters);
-        self.health.publish_rebuild(self.rebuild.counters().chain(recorded));
+        let recorded = self.out.recorder.iter().flat_map(Recorder::counters);
+        self.health.publish_rebuild(self.rebuild.counters().chain(recorded), self.rebuild.losses());
     }
 }
 
-/// Takes on everything that came out; without `windows` there is no kernel side to tell any more.
-fn outputs(
-    rebuild: &mut Rebuild,
-    producer: &Producer,
-    recorder: Option<&mut Recorder>,
-    mut windows: Option<&mut Windows>,
-) {
-    while let Some(made) = rebuild.next_made() {
-        match made {
-            Made::Record(line) => {
-                // A full queue counts what it refuses; there is nothing else to do here, and no time to wait.
-                let _taken = producer.push(line.into());
-            }
-            Made::Window { cookie, direction, window } => {
-                if let Some(windows) = &mut windows {
-                    windows.set(cookie, direction, window);
+impl Out {
+    /// Takes on everything that came out; without `windows` there is no kernel side to tell any more.
+    fn all(&mut self, rebuild: &mut Rebuild, mut windows: Option<&mut Windows>) {
+        loop {
+            rebuild.set_room(self.producer.has_room());
+            let Some(made) = rebuild.next_made() else { break };
+            match made {
+                Made::Record(line) => self.push(line, Vec::new(), false),
+                Made::Refused => drop(self.producer.refuse()),
+                Made::Window { cookie, direction, window } => {
+                    if let Some(windows) = &mut windows {
+                        windows.set(cookie, direction, window);
+                    }
                 }
             }
         }
-    }
-    if let Some(recorder) = recorder {
-        while let Some(moved) = rebuild.next_moved() {
-            recorder.take(moved);
+        if let Some(recorder) = &mut self.recorder {
+            while let Some(moved) = rebuild.next_moved() {
+                recorder.take(moved);
+            }
         }
+    }
+
+    /// The same for what the author had to say. The last gap record takes along what the spool had `noted`; what is given
+    /// back was not said yet. With `ends` the last record is the stream's.
+    fn rest(&mut self, rebuild: &mut Rebuild, noted: Vec<u64>, ends: bool) -> Vec<u64> {
+        let lines: Vec<_> = std::iter::from_fn(|| rebuild.author().next_line()).collect();
+        let last_gap = lines.iter().rposition(|line| line.kind == Kind::Gap);
+        let last = lines.len().checked_sub(1).filter(|_| ends);
+        let mut noted = Some(noted);
+        for (nth, line) in lines.into_iter().enumerate() {
+            let announces = if last_gap == Some(nth) { noted.take().unwrap_or_default() } else { Vec::new() };
+            self.push(line, announces, last == Some(nth));
+        }
+        noted.unwrap_or_default()
+    }
+
+    fn push(&mut self, line: Line, announces: Vec<u64>, last: bool) {
+        let wall_ns = self.clock.wall_minus_monotonic_ns.saturating_add(i128::from(monotonic_ns()));
+        self.producer.push(Entry {
+            sequence: line.sequence,
+            time_ns: u64::try_from(wall_ns).unwrap_or_default(),
+            line: line.into(),
+            announces,
+            last,
+        });
     }
 }

@@ -10,7 +10,7 @@ fn small() -> (Producer, Consumer, Ledger) {
 }
 
 fn entry(text: impl Into<Bytes>) -> Entry {
-    Entry { line: text.into(), sequence: 0, time_ns: 0, chain: None, announces: Vec::new(), last: false }
+    Entry { line: text.into(), sequence: 0, time_ns: 0, announces: Vec::new(), last: false }
 }
 
 fn lines(batch: Vec<Entry>) -> Vec<Bytes> {

@@ -80,6 +80,18 @@ impl Author {
         self.maker.reconfigure(settings);
     }
 
+    /// How records are made.
+    #[must_use]
+    pub fn settings(&self) -> &RecordSettings {
+        self.maker.settings()
+    }
+
+    /// Records made so far, by kind.
+    pub fn made(&self) -> impl Iterator<Item = (Kind, u64)> {
+        let made = self.maker.made();
+        Kind::ALL.iter().map(|kind| (*kind, made.get(kind.name()).copied().unwrap_or_default()))
+    }
+
     /// The number of the next record.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
