@@ -299,6 +299,14 @@ impl Ledger {
         });
     }
 
+    /// Nobody serves the endpoint any more: all that waits for it is given up.
+    pub fn abandoned(&self, endpoint: &str, cause: DropCause) {
+        self.change_endpoint(endpoint, |books| {
+            let left = std::mem::take(&mut books.waiting).plus(std::mem::take(&mut books.in_flight));
+            books.dropped.add(cause, left);
+        });
+    }
+
     fn change_endpoint(&self, endpoint: &str, change: impl FnOnce(&mut EndpointBooks)) {
         self.change(|books| books.endpoints.get_mut(endpoint).map(change));
     }

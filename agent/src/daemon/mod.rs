@@ -1,19 +1,39 @@
 //! The daemon: what starts, in which order, and how it ends.
 //!
-//! Three things run, and this is the only place that starts them: the [`audit`] thread (probes to records), delivery, and
-//! the health server. The queue between the first two is the only way records go.
+//! ```text
+//! audit thread: rings -> rebuild -> stream -> queue -> writer -> spool -> workers, one for each endpoint
+//! ```
+//!
+//! This is the only place that starts them, beside the health server and the control socket. [`manager`] changes what may
+//! change while they run.
 
 mod audit;
+mod coverage;
+mod endpoints;
+mod manager;
+mod recovery;
 
 use crate::capture::{AttachError, Capture, CaptureSettings, status::PortStatus};
-use crate::config::keys::Config;
-use crate::deliver::{self, Sink, stats::DeliveryStats, webhook::WebhookError};
+use crate::config::{Loaded, Sources, keys::Config};
+use crate::control::{Control, ControlError};
+use crate::deliver::dead_letter::{DeadLetter, DeadLetterError};
+use crate::deliver::webhook::WebhookError;
 use crate::exit::Exit;
 use crate::health::{self, BindError, Health};
-use crate::queue::{self, DropCause, Limits};
-use crate::rebuild::redaction;
+use crate::ledger::{Count, Ledger};
+use crate::notices::Notices;
+use crate::queue::{self, BatchLimits, Limits};
+use crate::rebuild::{Rebuild, record_settings, redaction};
 use crate::recorder::Recorder;
-use audit::Audit;
+use crate::spool::{Recovered, Settings as SpoolSettings, Spool, SpoolError};
+use crate::stream::chain::{Hash, Key, KeyError, Seal};
+use crate::stream::{Author, boot_id};
+use crate::writer::Writer;
+use audit::{Audit, Begin};
+use endpoints::{Endpoints, Shared};
+use manager::{Manager, Settings};
+use s3auditd_rebuild::record::RecordMaker;
+use s3auditd_rebuild::record::event::StartRecord;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -22,13 +42,13 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{oneshot, watch},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Why the daemon could not run, or how it ended other than in order.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +56,27 @@ pub enum RunError {
     /// See [`BindError`].
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// See [`ControlError`].
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// See [`AttachError`].
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// See [`WebhookError`].
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// See [`SpoolError`].
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// See [`DeadLetterError`].
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
+    /// See [`KeyError`].
+    #[error("checkpoint-key-file: {0}")]
+    Key(#[from] KeyError),
+    /// What `s3auditd webhook` keeps does not fit.
+    #[error("{0}")]
+    Managed(String),
     /// `--record`: the file cannot be made.
     #[error("--record {}: {source}", path.display())]
     Record {
@@ -58,10 +93,13 @@ pub enum RunError {
         /// Why it failed.
         source: io::Error,
     },
-    /// A bug: the thread is gone without being told to stop.
-    #[error("the audit thread ended by itself; this is a bug, see the log")]
-    AuditDied,
-    /// Told to stop, but the webhook did not take everything in time.
+    /// A bug: a part is gone without being told to stop.
+    #[error("{part} ended by itself; this is a bug, see the log")]
+    Died {
+        /// Which.
+        part: &'static str,
+    },
+    /// Told to stop, but the webhook did not take everything in time, and there is no spool on disk.
     #[error("{records} records were left undelivered when drain-seconds had passed")]
     Undelivered {
         /// How many.
@@ -80,7 +118,7 @@ impl RunError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Bind(_) => Exit::Bind,
+            Self::Bind(_) | Self::Control(_) => Exit::Bind,
             Self::Attach(AttachError::Privilege { .. }) => Exit::Privilege,
             Self::Attach(
                 AttachError::Btf(_)
@@ -88,11 +126,16 @@ impl RunError {
                 | AttachError::NoBackend { .. }
                 | AttachError::Load(_),
             ) => Exit::Kernel,
-            // The token's file is part of the configuration; the recording's was named by who started us.
-            Self::Webhook(_) | Self::Record { .. } => Exit::Usage,
+            // Files that the configuration names; the recording's was named by who started us.
+            Self::Webhook(_)
+            | Self::Spool(_)
+            | Self::DeadLetter(_)
+            | Self::Key(_)
+            | Self::Managed(_)
+            | Self::Record { .. } => Exit::Usage,
             Self::Attach(AttachError::Ring { .. } | AttachError::System { .. })
             | Self::System { .. }
-            | Self::AuditDied => Exit::Internal,
+            | Self::Died { .. } => Exit::Internal,
             Self::Undelivered { .. } => Exit::Undelivered,
             Self::StdoutClosed { .. } => Exit::StdoutClosed,
         }
@@ -100,26 +143,39 @@ impl RunError {
 }
 
 /// Runs until SIGTERM or SIGINT, then delivers what is left. With `record`, samples are recorded there, scrubbed.
+/// `sources` is where `loaded` came from, and is read again on SIGHUP.
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run(config: Config, record: Option<&Path>) -> Result<(), RunError> {
+pub fn run(sources: Sources, loaded: Loaded, record: Option<&Path>) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|source| RunError::System { what: "the async runtime", source })?;
-    runtime.block_on(supervise(config, record))
+    runtime.block_on(supervise(sources, loaded, record))
 }
 
-async fn supervise(config: Config, record: Option<&Path>) -> Result<(), RunError> {
+async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> Result<(), RunError> {
     // Whatever can be wrong with the surroundings is found before the first probe is in the kernel.
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "signal handlers", source })?;
+    let settings = Settings::of(sources, loaded).map_err(RunError::Managed)?;
+    let config = settings.config().clone();
     let listener = match config.metrics_listen {
         Some(address) => Some(health::bind(address).await?),
         None => None,
     };
-    let sink = Sink::open(&config)?;
+    let control = match &config.control_socket {
+        Some(path) => Some(Control::bind(path).await?),
+        None => None,
+    };
+    let wanted = settings.wanted()?;
+    let key = config.checkpoint_key_file.as_deref().map(Key::read).transpose()?;
+    let (spool, recovered) = open_spool(&config)?;
+    let dead_letter = match &config.dead_letter_file {
+        Some(path) if !config.endpoints.is_empty() => Some(DeadLetter::open(path, config.dead_letter_bytes)?),
+        _ => None,
+    };
     let recorder = record
         .map(|path| {
             Recorder::start(path, config.record_bytes, redaction(&config))
@@ -128,59 +184,126 @@ async fn supervise(config: Config, record: Option<&Path>) -> Result<(), RunError
         .transpose()?;
     let capture = Capture::start(capture_settings(&config))?;
 
-    let instance_id = uuid::Uuid::now_v7().to_string();
-    let (producer, consumer) = queue::queue(Limits { records: config.queue_records, bytes: config.queue_bytes });
-    let ledger = producer.view();
-    let delivery_stats = Arc::new(DeliveryStats::default());
-    let health =
-        Arc::new(Health::new(instance_id.clone(), SystemTime::now(), ledger.clone(), Arc::clone(&delivery_stats)));
+    let (instance_id, boot_id) = (uuid::Uuid::now_v7().to_string(), boot_id());
+    let (ledger, notices) = (Ledger::default(), Notices::default());
+    let limits = Limits { records: config.queue_records, bytes: config.queue_bytes };
+    let (producer, consumer) = queue::queue(limits, ledger.clone());
+    let queue_limit = Count { records: limits.records as u64, bytes: limits.bytes };
+    let now = SystemTime::now();
+    let health = Arc::new(Health::new(instance_id.clone(), now, ledger.clone(), queue_limit, spool.clone()));
+
+    let shared = Shared { spool: spool.clone(), ledger: ledger.clone(), health: Arc::clone(&health), dead_letter };
+    let drain = Duration::from_secs(config.drain_seconds);
+    let mut endpoints = Endpoints::new(shared, drain);
+    endpoints.apply(wanted).await;
+
+    let (limits, limits_now) = watch::channel(batch_limits(&config));
     let (stop, stopped) = watch::channel(false);
+    let writer = Writer {
+        spool: spool.clone(),
+        ledger: ledger.clone(),
+        notices: notices.clone(),
+        limits: limits_now,
+        instance_id: instance_id.clone(),
+        boot_id: boot_id.clone(),
+    };
+    let mut writer = tokio::spawn(writer.run(consumer, stopped.clone(), drain));
 
-    let mut audit =
-        AuditThread::start(Audit::new(&config, capture, producer, recorder, Arc::clone(&health), instance_id))?;
-    let delivery = deliver::run(sink, (&config).into(), consumer, delivery_stats, stopped.clone());
-    let mut delivery = tokio::spawn(delivery);
+    let previous = recovered.mark.as_ref().and_then(|mark| mark.chain).map(Hash::from_bytes);
+    let maker = RecordMaker::new(record_settings(&config, instance_id, boot_id), 0);
+    let author = Author::new(maker, Seal::new(config.chain, key, previous));
+    let audit = Audit::new(Begin {
+        capture,
+        rebuild: Rebuild::with_author(&config, author),
+        producer,
+        recorder,
+        flush: Duration::from_millis(config.ring_flush_ms),
+        health: Arc::clone(&health),
+        notices: notices.clone(),
+        start: StartRecord {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            previous: recovery::previous(&recovered),
+            backend: String::new(),
+            ports: config.listen.clone(),
+        },
+        recovery: recovery::record(&recovered),
+    });
+    let mut audit = AuditThread::start(audit)?;
     // Said before it can be asked for.
-    announce(&config, &health);
+    announce(&config, &health, &recovered);
     let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
+    let (asking, asked) = Control::channel();
+    let control_server = control.map(|control| tokio::spawn(control.serve(asking)));
 
-    let mut ended = None;
+    let mut manager = Manager { settings, endpoints, notices, limits, health, asked };
     let died = tokio::select! {
-        () = signals.next() => false,
-        early = &mut delivery => {
-            ended = Some(early);
-            false
-        }
-        _gone = &mut audit.gone => true,
+        () = manager.run(&mut signals) => None,
+        ended = &mut writer => Some(("the writer of the spool", ended.err())),
+        _gone = &mut audit.gone => Some(("the audit thread", None)),
     };
     info!("stopping: no more is captured, what is there is delivered");
+    if let Some(server) = control_server {
+        server.abort();
+    }
     audit.stop().await;
-    // Everything is in the queue and its producer is gone: delivery ends when it is empty, or the time is over.
-    let _all_stopped = stop.send(true);
-    let ended = match ended {
-        Some(ended) => ended,
-        None => delivery.await,
-    };
+    // Everything is in the queue and its producer is gone: the writer ends when it is empty, or the time is over.
+    stop.send_replace(true);
+    if let Some((part, error)) = died {
+        error!(part, ?error, "ended by itself");
+        return Err(RunError::Died { part });
+    }
+    if writer.await.is_err() {
+        return Err(RunError::Died { part: "the writer of the spool" });
+    }
+    let drained = manager.endpoints.drain().await;
+    let durable = spool.is_durable();
+    let synced = tokio::task::spawn_blocking(move || spool.flush()).await;
+    if let Ok(Err(error)) = synced {
+        error!(%error, "the spool could not be written out");
+    }
     if let Some(server) = health_server {
         server.abort();
     }
-    let records = ledger.ledger();
-    info!(
-        made = records.made.records,
-        delivered = records.delivered.records,
-        dropped = records.made.records.saturating_sub(records.delivered.records),
-        "stopped"
-    );
-    if died {
-        return Err(RunError::AuditDied);
-    }
-    match ended {
-        Err(_panicked) => Err(RunError::AuditDied),
-        Ok(ended) if ended.cause == DropCause::StdoutClosed => {
-            Err(RunError::StdoutClosed { records: ended.undelivered.records })
+    let books = ledger.books();
+    let delivered = books.endpoints.values().map(|books| books.delivered.records).max().unwrap_or_default();
+    info!(made = books.made.records, delivered, left = drained.left.records, "stopped");
+    match drained {
+        drained if drained.died => Err(RunError::Died { part: "delivery" }),
+        drained if drained.stdout_closed => Err(RunError::StdoutClosed { records: drained.left.records }),
+        drained if drained.left.records > 0 && !durable => {
+            Err(RunError::Undelivered { records: drained.left.records })
         }
-        Ok(ended) if ended.undelivered.records > 0 => Err(RunError::Undelivered { records: ended.undelivered.records }),
-        Ok(_) => Ok(()),
+        _ => Ok(()),
+    }
+}
+
+/// On disk where there is somebody who may be away; what goes to standard output only passes through memory.
+fn open_spool(config: &Config) -> Result<(Spool, Recovered), SpoolError> {
+    let readers: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+    match &config.spool_dir {
+        Some(dir) if !readers.is_empty() => {
+            let settings = SpoolSettings {
+                dir: dir.clone(),
+                max_bytes: config.spool_bytes,
+                min_free_bytes: config.spool_min_free,
+                when_full: config.spool_when_full,
+                sync: config.spool_sync,
+            };
+            Spool::open(settings, &readers)
+        }
+        // The queue is what bounds the memory: here is only what is on its way from it to the endpoints.
+        _ => Ok((Spool::memory(MEMORY_BATCHES.saturating_mul(config.batch_bytes), &readers), Recovered::default())),
+    }
+}
+
+/// Batches that a spool in memory holds.
+const MEMORY_BATCHES: u64 = 4;
+
+fn batch_limits(config: &Config) -> BatchLimits {
+    BatchLimits {
+        records: config.batch_records,
+        bytes: config.batch_bytes,
+        delay: Duration::from_millis(config.batch_delay_ms),
     }
 }
 
@@ -194,30 +317,55 @@ fn capture_settings(config: &Config) -> CaptureSettings {
 }
 
 /// One line on what runs, and one for each port on which there is nobody yet.
-fn announce(config: &Config, health: &Health) {
+fn announce(config: &Config, health: &Health, recovered: &Recovered) {
     let capture = health.status().capture;
-    let endpoint = config.endpoint.as_ref().map_or("standard output", reqwest::Url::as_str);
-    info!(backend = capture.backend, ports = ?config.listen, endpoint, "capturing");
+    let endpoints: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+    let endpoints = if endpoints.is_empty() { "standard output".to_owned() } else { endpoints.join(", ") };
+    info!(backend = capture.backend, ports = ?config.listen, endpoints, "capturing");
+    if recovered.records > 0 {
+        info!(records = recovered.records, "the spool has records of before, which are delivered first");
+    }
+    if recovered.corrupt_frames > 0 || recovered.set_aside.is_some() {
+        let set_aside = recovered.set_aside.as_deref().map(Path::display).map(|path| path.to_string());
+        warn!(frames = recovered.corrupt_frames, set_aside, "the spool was damaged; what could be read is kept");
+    }
     for PortStatus { port, .. } in capture.ports.iter().filter(|port| !port.listening) {
         warn!(port, "nobody listens on this port yet (in this network namespace): waiting for the gateway");
     }
 }
 
+/// What a process may be told.
 struct Signals {
+    stop: Stop,
+    reload: Reload,
+}
+
+struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
+struct Reload(Signal);
+
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let stop = Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        Ok(Self { stop, reload: Reload(signal(SignalKind::hangup())?) })
     }
+}
 
+impl Stop {
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+impl Reload {
+    async fn next(&mut self) {
+        self.0.recv().await;
     }
 }
 
