@@ -365,7 +365,9 @@ impl Status {
     #[must_use]
     pub fn lost_for(&self, stage: &str, cause: &str) -> u64 {
         let losses = self.0.get("losses").and_then(Value::as_array).into_iter().flatten();
-        let of = |loss: &&Value| loss.get("stage").is_some_and(|s| s == stage) && loss.get("cause").is_some_and(|c| c == cause);
+        let of = |loss: &&Value| {
+            loss.get("stage").is_some_and(|s| s == stage) && loss.get("cause").is_some_and(|c| c == cause)
+        };
         losses.filter(of).filter_map(|loss| loss.get("count")?.as_u64()).sum()
     }
 

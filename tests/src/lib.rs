@@ -12,5 +12,6 @@ pub mod gateway;
 pub mod http;
 pub mod need;
 pub mod record;
+pub mod stream;
 pub mod webhook;
 pub mod world;
