@@ -3,7 +3,9 @@
 //! Splunk's reply codes (`{"text":..,"code":N}`) are more exact than its HTTP status, so they decide where they are known
 //! (Splunk "Troubleshoot HTTP Event Collector", possible error codes).
 
-use crate::queue::DropCause;
+use crate::config::endpoint::Endpoint;
+use crate::ledger::DropCause;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// What came of one request.
@@ -20,6 +22,10 @@ pub enum Outcome {
     },
     /// None did.
     NoReply,
+    /// The webhook took the batch, and its acknowledgement did not come in time.
+    NotAcknowledged,
+    /// The webhook took the batch without a promise to acknowledge it.
+    NoAcknowledgement,
 }
 
 /// What to do next.
@@ -34,8 +40,8 @@ pub enum Action {
     Hold(Hold, Duration),
     /// Send the two halves.
     Split,
-    /// The batch is one record that will never be accepted.
-    Drop(DropCause),
+    /// The batch is one record that will never be accepted: it goes into the dead-letter file, or is dropped so.
+    Refused(DropCause),
 }
 
 /// What has to be repaired.
@@ -47,6 +53,8 @@ pub enum Hold {
     Endpoint,
     /// The URL: the webhook has moved, and the token is not carried along.
     Redirect,
+    /// The webhook, or what it is sent: it refuses record after record; see [`Guard`].
+    Everything,
 }
 
 /// The waits between attempts: full jitter, that is a random time below a bound that doubles (AWS Architecture Blog,
@@ -61,19 +69,19 @@ pub struct Backoff {
     pub most_retry_after: Duration,
 }
 
-impl Default for Backoff {
-    fn default() -> Self {
+impl From<&Endpoint> for Backoff {
+    fn from(endpoint: &Endpoint) -> Self {
         Self {
-            first: Duration::from_millis(500),
-            most: Duration::from_secs(60),
-            most_retry_after: Duration::from_secs(300),
+            first: endpoint.retry_first,
+            most: endpoint.retry_most,
+            most_retry_after: endpoint.retry_most.saturating_mul(5),
         }
     }
 }
 
 impl Backoff {
     /// `attempt` counts from 0; `random` is uniform over all of u32.
-    fn wait(&self, attempt: u32, random: u32) -> Duration {
+    pub(super) fn wait(&self, attempt: u32, random: u32) -> Duration {
         let bound = self.first.saturating_mul(2u32.saturating_pow(attempt)).min(self.most);
         bound.mul_f64(f64::from(random) / f64::from(u32::MAX))
     }
@@ -91,7 +99,8 @@ enum Verdict {
 #[must_use]
 pub fn decide(outcome: &Outcome, records: u64, attempt: u32, backoff: &Backoff, random: u32) -> Action {
     let (verdict, wish) = match outcome {
-        Outcome::NoReply => (Verdict::Retry, None),
+        Outcome::NoReply | Outcome::NotAcknowledged => (Verdict::Retry, None),
+        Outcome::NoAcknowledgement => (Verdict::Hold(Hold::Endpoint), None),
         Outcome::Reply { status, retry_after, hec_code } => {
             let known = hec_code.filter(|_| *status >= 400).and_then(of_hec_code);
             (known.unwrap_or_else(|| of_status(*status)), *retry_after)
@@ -104,7 +113,7 @@ pub fn decide(outcome: &Outcome, records: u64, attempt: u32, backoff: &Backoff, 
         Verdict::Retry => Action::Retry(wait),
         Verdict::Hold(why) => Action::Hold(why, wait),
         Verdict::Refused(_) if records > 1 => Action::Split,
-        Verdict::Refused(cause) => Action::Drop(cause),
+        Verdict::Refused(cause) => Action::Refused(cause),
     }
 }
 
@@ -131,6 +140,27 @@ fn of_hec_code(code: u64) -> Option<Verdict> {
         5 | 6 | 12 | 13 | 15 => Some(Verdict::Refused(DropCause::Poison)),
         8 | 9 | 18..=20 | 23 => Some(Verdict::Retry),
         _ => None,
+    }
+}
+
+/// Keeps a webhook that refuses everything from costing everything: after so many refused records in a row, with nothing
+/// accepted in between, the next one is no longer given up but held. One for each endpoint.
+#[derive(Debug, Default)]
+pub struct Guard(AtomicU32);
+
+impl Guard {
+    /// How many records may be refused in a row.
+    pub const MOST: u32 = 16;
+
+    /// Something was accepted, or somebody has changed something.
+    pub fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether another refused record may be given up; counts it if so.
+    pub fn lets_go(&self) -> bool {
+        let more = |refused| (refused < Self::MOST).then_some(refused + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 }
 

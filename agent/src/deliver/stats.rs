@@ -1,11 +1,12 @@
-//! What delivery says of itself. What became of each record stands in the queue's ledger, not here.
+//! What delivery to one endpoint says of itself. What became of each record stands in the ledger, not here.
 
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How delivery stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeliveryState {
     /// The last attempt succeeded, or there was none yet.
@@ -15,9 +16,14 @@ pub enum DeliveryState {
     Retrying,
     /// Somebody has to repair token or endpoint; nothing is dropped.
     Held,
+    /// Switched off by command; records wait in the spool.
+    Disabled,
 }
 
 impl DeliveryState {
+    /// Every state.
+    pub const ALL: &[Self] = &[Self::Ok, Self::Retrying, Self::Held, Self::Disabled];
+
     /// The name that `status` uses.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -25,12 +31,14 @@ impl DeliveryState {
             Self::Ok => "ok",
             Self::Retrying => "retrying",
             Self::Held => "held",
+            Self::Disabled => "disabled",
         }
     }
 }
 
 /// A snapshot; all counts since the daemon started.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeliveryStatus {
     /// How it stands.
     pub state: DeliveryState,
@@ -40,60 +48,117 @@ pub struct DeliveryStatus {
     pub retries: u64,
     /// Batches that were cut in halves because the webhook refused them.
     pub splits: u64,
+    /// Batches that were taken but not acknowledged in time, and therefore sent again.
+    pub ack_timeouts: u64,
+    /// Requests on their way, and batches that wait for their acknowledgement.
+    pub in_flight: u64,
     /// When a batch last arrived, in seconds since 1970.
     pub last_success: Option<u64>,
     /// What the last failed attempt said; never holds the token or the URL.
     pub last_error: Option<String>,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    status: DeliveryStatus,
+    disabled: bool,
+    /// Which states were told in the log, and when.
+    told: HashMap<DeliveryState, Instant>,
+}
+
 /// Shared between delivery and whoever reports it.
 #[derive(Debug, Default)]
-pub struct DeliveryStats(Mutex<DeliveryStatus>);
+pub struct DeliveryStats(Mutex<State>);
+
+/// A webhook that fails every other request must not fill the log: each state is told once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 impl DeliveryStats {
     /// As it stands now.
     #[must_use]
     pub fn status(&self) -> DeliveryStatus {
-        self.change(|status| status.clone())
+        let state = self.lock();
+        let mut status = state.status.clone();
+        if state.disabled {
+            status.state = DeliveryState::Disabled;
+        }
+        status
     }
 
-    /// A batch arrived. `true`: it had not been so before.
+    /// A batch arrived. `true`: it had not been so before, and that is to be told.
     pub(super) fn delivered(&self) -> bool {
-        self.change(|status| {
-            status.batches += 1;
-            status.last_success = Some(unix_seconds(SystemTime::now()));
-            std::mem::take(&mut status.state) != DeliveryState::Ok
-        })
+        let mut state = self.lock();
+        state.status.batches += 1;
+        state.status.last_success = Some(unix_seconds(SystemTime::now()));
+        state.turn(DeliveryState::Ok)
     }
 
     /// The same batch will be tried again.
     pub(super) fn retried(&self) {
-        self.change(|status| status.retries += 1);
+        self.lock().status.retries += 1;
     }
 
-    /// Something failed. `true`: the state has changed.
-    pub(crate) fn failed(&self, state: DeliveryState, error: String) -> bool {
-        self.change(|status| {
-            status.last_error = Some(error);
-            std::mem::replace(&mut status.state, state) != state
-        })
+    /// Something failed. `true`: the state has changed, and that is to be told.
+    pub(crate) fn failed(&self, to: DeliveryState, error: String) -> bool {
+        let mut state = self.lock();
+        state.status.last_error = Some(error);
+        state.turn(to)
     }
 
     /// A batch was cut in halves.
     pub(super) fn split(&self) {
-        self.change(|status| status.splits += 1);
+        self.lock().status.splits += 1;
+    }
+
+    /// An acknowledgement did not come.
+    pub(super) fn not_acknowledged(&self) {
+        self.lock().status.ack_timeouts += 1;
     }
 
     /// A single record was refused; the webhook itself works.
     pub(super) fn refused(&self, error: String) {
-        self.change(|status| {
-            status.last_error = Some(error);
-            status.state = DeliveryState::Ok;
-        });
+        let mut state = self.lock();
+        state.status.last_error = Some(error);
+        state.status.state = DeliveryState::Ok;
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut DeliveryStatus) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Switched on or off. What was is forgotten: the endpoint may be another one.
+    pub(super) fn enabled(&self, enabled: bool) {
+        let mut state = self.lock();
+        state.disabled = !enabled;
+        state.status.state = DeliveryState::Ok;
+        state.told.clear();
+    }
+
+    /// Counts as a request on its way until it is dropped.
+    pub(super) fn request(self: &Arc<Self>) -> Request {
+        self.lock().status.in_flight += 1;
+        Request(Arc::clone(self))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No change can be left half done, so a poisoned lock is as good as another.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn turn(&mut self, to: DeliveryState) -> bool {
+        let changed = std::mem::replace(&mut self.status.state, to) != to;
+        let tell = changed && self.told.get(&to).is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if tell {
+            self.told.insert(to, Instant::now());
+        }
+        tell
+    }
+}
+
+/// See [`DeliveryStats::request`].
+pub(super) struct Request(Arc<DeliveryStats>);
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.lock().status.in_flight -= 1;
     }
 }
 

@@ -21,7 +21,7 @@ fn every_status_has_its_action() {
     let retry = Action::Retry(wait);
     let token = Action::Hold(Hold::Token, wait);
     let endpoint = Action::Hold(Hold::Endpoint, wait);
-    let poison = Action::Drop(DropCause::Poison);
+    let poison = Action::Refused(DropCause::Poison);
     // status, Splunk code, action for a batch, action for a single record
     for (status, hec_code, batch, single) in [
         (200, None, Action::Done, Action::Done),
@@ -52,7 +52,7 @@ fn every_status_has_its_action() {
         (404, None, endpoint, endpoint),
         (405, None, endpoint, endpoint),
         (408, None, retry, retry),
-        (413, None, Action::Split, Action::Drop(DropCause::TooLarge)),
+        (413, None, Action::Split, Action::Refused(DropCause::TooLarge)),
         (422, None, Action::Split, poison),
         (425, None, retry, retry),
         (429, None, retry, retry),
@@ -72,13 +72,19 @@ fn every_status_has_its_action() {
         assert_eq!(after(&reply(status, hec_code), 2, 0), batch, "{status} {hec_code:?} of a batch");
         assert_eq!(after(&reply(status, hec_code), 1, 0), single, "{status} {hec_code:?} of one record");
     }
-    assert_eq!(after(&Outcome::NoReply, 2, 0), retry);
+    for (outcome, action) in [
+        (Outcome::NoReply, retry),
+        (Outcome::NotAcknowledged, retry),
+        (Outcome::NoAcknowledgement, endpoint),
+    ] {
+        assert_eq!((after(&outcome, 2, 0), after(&outcome, 1, 0)), (action, action), "{outcome:?}");
+    }
 }
 
 #[test]
 fn no_status_at_all_is_dropped_but_the_three_that_refuse_a_record() {
     for status in 0..=999 {
-        let dropped = matches!(after(&reply(status, None), 1, 0), Action::Drop(_));
+        let dropped = matches!(after(&reply(status, None), 1, 0), Action::Refused(_));
         assert_eq!(dropped, matches!(status, 400 | 413 | 422), "{status}");
     }
 }
@@ -121,4 +127,13 @@ fn retry_after_is_seconds_or_a_date() {
     ] {
         assert_eq!(retry_after(header, now), seconds.map(Duration::from_secs), "{header}");
     }
+}
+
+#[test]
+fn the_guard_lets_sixteen_go_and_begins_anew_after_a_success() {
+    let guard = Guard::default();
+    let go = |tries| (0..tries).filter(|_| guard.lets_go()).count();
+    assert_eq!((go(10), go(10), go(10)), (10, 6, 0));
+    guard.reset();
+    assert_eq!(go(20), 16);
 }
