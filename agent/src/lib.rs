@@ -10,4 +10,5 @@ pub mod queue;
 pub mod rebuild;
 pub mod recorder;
 pub mod replay;
+pub mod spool;
 pub mod status;

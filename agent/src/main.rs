@@ -5,8 +5,11 @@ use s3auditd::config::keys::Flags;
 use s3auditd::config::{self, FileChoice, Loaded};
 use s3auditd::exit::Exit;
 use s3auditd::replay::{self, ReplayError};
+use s3auditd::spool::tool::{self, ToolError};
 use s3auditd::{daemon, status};
+use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -27,6 +30,9 @@ enum Command {
     Replay(ReplayArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
+    /// Looks into the spool, beside a running daemon too.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Checks the configuration and shows what is in effect, secrets redacted.
     Validate(Configuration),
     /// Shows the version.
@@ -77,6 +83,48 @@ struct StatusArguments {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum SpoolCommand {
+    /// Shows what is kept, how far delivery is, and what was given up.
+    Inspect(InspectArguments),
+    /// Writes the records that are kept as JSON lines, byte for byte, and deletes nothing.
+    Export(ExportArguments),
+}
+
+#[derive(clap::Args)]
+struct InspectArguments {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: SpoolPlace,
+}
+
+#[derive(clap::Args)]
+struct ExportArguments {
+    /// Only what this reader has not had [default: all that is kept].
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    reader: Option<String>,
+    /// All that is kept.
+    #[arg(long)]
+    all: bool,
+    /// Into this new file, for its owner alone, and not to standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    place: SpoolPlace,
+}
+
+#[derive(clap::Args)]
+struct SpoolPlace {
+    /// The spool's directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    spool_dir: Option<String>,
+    /// The daemon's configuration file, to learn where the spool is.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 /// What is said on standard error before the process ends.
 struct Failure(Exit, String);
 
@@ -97,6 +145,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(arguments) => run(arguments),
         Command::Replay(arguments) => replay_files(arguments),
         Command::Status(arguments) => show_status(arguments),
+        Command::Spool(SpoolCommand::Inspect(arguments)) => inspect_spool(arguments),
+        Command::Spool(SpoolCommand::Export(arguments)) => export_spool(arguments),
         Command::Validate(configuration) => validate(configuration),
         Command::Version => print(&format!("s3auditd {}\n", env!("CARGO_PKG_VERSION"))),
     }
@@ -169,6 +219,54 @@ fn show_status(arguments: StatusArguments) -> Result<(), Failure> {
         return print(&format!("{text}\n"));
     }
     print(&status::render(&status))
+}
+
+fn spool_dir(place: SpoolPlace) -> Result<PathBuf, Failure> {
+    // With the directory at hand no file is needed.
+    let file = match (&place.spool_dir, place.config) {
+        (Some(_), _) => FileChoice::Skip,
+        (None, Some(path)) => FileChoice::Given(path),
+        (None, None) => FileChoice::Usual,
+    };
+    let flags = Flags { spool_dir: place.spool_dir, ..Flags::default() };
+    let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
+    config.spool_dir.ok_or_else(|| Failure(Exit::Usage, "spool-dir is off: there is no spool".to_owned()))
+}
+
+fn spool_failure(error: ToolError) -> Failure {
+    let exit = match error {
+        ToolError::Missing(_) | ToolError::NoReader(_) => Exit::Usage,
+        ToolError::Write(_) => Exit::StdoutClosed,
+        ToolError::Read { .. } => Exit::Internal,
+    };
+    Failure(exit, error.to_string())
+}
+
+fn inspect_spool(arguments: InspectArguments) -> Result<(), Failure> {
+    let inspection = tool::inspect(&spool_dir(arguments.place)?).map_err(spool_failure)?;
+    if !arguments.json {
+        return print(&tool::render(&inspection));
+    }
+    let text =
+        serde_json::to_string_pretty(&inspection).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+fn export_spool(arguments: ExportArguments) -> Result<(), Failure> {
+    let dir = spool_dir(arguments.place)?;
+    let output: Box<dyn std::io::Write> = match arguments.output {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            Box::new(file.map_err(|error| Failure(Exit::Usage, format!("{}: {error}", path.display())))?)
+        }
+    };
+    let exported =
+        tool::export(&dir, arguments.reader.as_deref(), &mut BufWriter::new(output)).map_err(spool_failure)?;
+    let tool::Exported { frames, records, corrupt_frames } = exported;
+    let told = format!("s3auditd: {records} records of {frames} frames; {corrupt_frames} frames are damaged");
+    let _gone = writeln!(std::io::stderr(), "{told}");
+    Ok(())
 }
 
 /// To standard output, without the panic of `println!` when its reader is gone.

@@ -6,6 +6,7 @@ use reqwest::Url;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What stands in one place of the configuration, before it is understood.
@@ -128,6 +129,15 @@ pub(super) fn listener(value: &Value) -> Parsed<Option<SocketAddr>> {
     }
 }
 
+/// An absolute path, or `off`.
+pub(super) fn directory(value: &Value) -> Parsed<Option<PathBuf>> {
+    match value.scalar()? {
+        "off" => Ok(None),
+        text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+        text => not("an absolute path, or \"off\"", text),
+    }
+}
+
 pub(super) fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     value.list(|item| {
         let network = item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));
@@ -200,6 +210,14 @@ pub(super) fn classes(value: &Value) -> Parsed<Vec<AuditClass>> {
 
 pub(super) fn redact_mode(value: &Value) -> Parsed<super::RedactMode> {
     super::RedactMode::of(value.scalar()?)
+}
+
+pub(super) fn when_full(value: &Value) -> Parsed<super::WhenFull> {
+    super::WhenFull::of(value.scalar()?)
+}
+
+pub(super) fn spool_sync(value: &Value) -> Parsed<super::SpoolSync> {
+    super::SpoolSync::of(value.scalar()?)
 }
 
 pub(super) fn dialect(value: &Value) -> Parsed<super::Dialect> {
