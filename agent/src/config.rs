@@ -82,6 +82,24 @@ value::named! {
         Write = "write",
     }
 
+    /// What goes when the spool is full.
+    WhenFull {
+        /// The oldest frames, whoever has not had them.
+        DropOldest = "drop-oldest",
+        /// The new frame is refused.
+        DropNewest = "drop-newest",
+    }
+
+    /// When what the spool wrote is forced to the disk.
+    SpoolSync {
+        /// Before an append or a settle returns.
+        Always = "always",
+        /// Once a second.
+        EverySecond = "second",
+        /// When the kernel likes.
+        Never = "never",
+    }
+
     /// A class of requests that are not S3 operations and give records only on demand.
     AuditClass {
         /// Liveness and readiness probes.
@@ -228,6 +246,8 @@ pub fn load(file: &FileChoice, flags: Flags, variables: &BTreeMap<String, String
         "must be at most half of ring-bytes",
     )?;
     fits(config.batch_bytes <= config.queue_bytes, "batch_bytes", "must be at most queue-bytes")?;
+    let spool = config.spool_dir.is_none() || config.batch_bytes <= config.spool_bytes / 4;
+    fits(spool, "batch_bytes", "must be at most a quarter of spool-bytes")?;
     let warnings = unknown.into_iter().map(|name| format!("{name}: no such variable; ignored")).collect();
     Ok(Loaded { config, effective: layers.show(), settings: layers.settings(), warnings })
 }

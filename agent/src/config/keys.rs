@@ -4,7 +4,9 @@
 use super::endpoint::Endpoint;
 use super::origin::Layers;
 use super::value::{self, Value};
-use super::{Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret};
+use super::{
+    Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, SpoolSync, WhenFull,
+};
 use ipnet::IpNet;
 use reqwest::Url;
 use std::net::{IpAddr, SocketAddr};
@@ -185,6 +187,18 @@ keys! {
     batch_bytes: u64 = "1MiB", "SIZE", |v| value::bytes(v, 1024..=1 << 30);
     /// Longest time that a record waits for its batch to fill, in milliseconds.
     batch_delay_ms: u64 = "1000", "MS", |v| value::whole(v, 0..=60_000);
+    /// Directory that keeps records on disk until they are delivered, or "off".
+    spool_dir: Option<PathBuf> = "off", "DIR|off", value::directory;
+    /// How long the spool's database may get.
+    spool_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 16 << 20..=1 << 44);
+    /// How much of its file system the spool leaves free.
+    spool_min_free: u64 = "256MiB", "SIZE", |v| value::bytes(v, 0..=1 << 44);
+    /// What goes when the spool is full: the oldest batch (drop-oldest) or the new one (drop-newest).
+    spool_when_full: WhenFull = "drop-oldest", "WHICH", |v| value::word(v, WhenFull::of);
+    /// When the spool forces what it wrote to the disk: before each batch counts as kept (always), every second (second), or
+    /// never.
+    spool_sync: SpoolSync = "second", "WHEN", |v| value::word(v, SpoolSync::of);
+
     /// Time for a whole request and its reply, in milliseconds.
     request_timeout_ms: u64 = "30000", "MS", |v| value::whole(v, 1..=600_000);
     /// Time to connect, TLS included, in milliseconds.

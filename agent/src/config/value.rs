@@ -138,6 +138,15 @@ pub(super) fn listener(value: &Value) -> Parsed<Option<SocketAddr>> {
     }
 }
 
+/// An absolute path, or `off`.
+pub(super) fn directory(value: &Value) -> Parsed<Option<PathBuf>> {
+    match value.scalar()? {
+        "off" => Ok(None),
+        text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+        text => not("an absolute path, or \"off\"", text),
+    }
+}
+
 pub(super) fn networks(value: &Value) -> Parsed<Vec<IpNet>> {
     value.list(|item| {
         let network = item.parse::<IpNet>().ok().or_else(|| item.parse::<IpAddr>().ok().map(IpNet::from));

@@ -1,0 +1,4 @@
+//! Commands with commands of their own.
+
+pub(crate) mod spool;
+pub(crate) mod webhook;

@@ -1,0 +1,67 @@
+//! `s3auditd spool`: looks into the spool, beside a running daemon too.
+
+use crate::{Failure, print, usage};
+use clap::Subcommand;
+use s3auditd::config::keys::Flags;
+use s3auditd::config::{self, FileChoice};
+use s3auditd::exit::Exit;
+use s3auditd::spool::tool::{self, ToolError};
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+pub(crate) fn run(command: SpoolCommand) -> Result<(), Failure> {
+    match command {
+        SpoolCommand::Inspect(arguments) => inspect_spool(arguments),
+        SpoolCommand::Export(arguments) => export_spool(arguments),
+    }
+}
+
+fn spool_dir(place: SpoolPlace) -> Result<PathBuf, Failure> {
+    // With the directory at hand no file is needed.
+    let file = match (&place.spool_dir, place.config) {
+        (Some(_), _) => FileChoice::Skip,
+        (None, Some(path)) => FileChoice::Given(path),
+        (None, None) => FileChoice::Usual,
+    };
+    let flags = Flags { spool_dir: place.spool_dir, ..Flags::default() };
+    let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
+    config.spool_dir.ok_or_else(|| Failure(Exit::Usage, "spool-dir is off: there is no spool".to_owned()))
+}
+
+fn spool_failure(error: ToolError) -> Failure {
+    let exit = match error {
+        ToolError::Missing(_) | ToolError::NoReader(_) => Exit::Usage,
+        ToolError::Write(_) => Exit::StdoutClosed,
+        ToolError::Read { .. } => Exit::Internal,
+    };
+    Failure(exit, error.to_string())
+}
+
+fn inspect_spool(arguments: InspectArguments) -> Result<(), Failure> {
+    let inspection = tool::inspect(&spool_dir(arguments.place)?).map_err(spool_failure)?;
+    if !arguments.json {
+        return print(&tool::render(&inspection));
+    }
+    let text =
+        serde_json::to_string_pretty(&inspection).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
+    print(&format!("{text}\n"))
+}
+
+fn export_spool(arguments: ExportArguments) -> Result<(), Failure> {
+    let dir = spool_dir(arguments.place)?;
+    let output: Box<dyn std::io::Write> = match arguments.output {
+        None => Box::new(std::io::stdout().lock()),
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+            Box::new(file.map_err(|error| Failure(Exit::Usage, format!("{}: {error}", path.display())))?)
+        }
+    };
+    let exported =
+        tool::export(&dir, arguments.reader.as_deref(), &mut BufWriter::new(output)).map_err(spool_failure)?;
+    let tool::Exported { frames, records, corrupt_frames } = exported;
+    let told = format!("s3auditd: {records} records of {frames} frames; {corrupt_frames} frames are damaged");
+    let _gone = writeln!(std::io::stderr(), "{told}");
+    Ok(())
+}
