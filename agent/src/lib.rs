@@ -12,3 +12,4 @@ pub mod recorder;
 pub mod replay;
 pub mod status;
 pub mod stream;
+pub mod verify;

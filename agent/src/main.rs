@@ -5,6 +5,8 @@ use s3auditd::config::keys::Flags;
 use s3auditd::config::{self, FileChoice, Loaded};
 use s3auditd::exit::Exit;
 use s3auditd::replay::{self, ReplayError};
+use s3auditd::stream::chain::PublicKey;
+use s3auditd::verify::{self, Options};
 use s3auditd::{daemon, status};
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ enum Command {
     Run(RunArguments),
     /// Rebuilds records from recorded samples or written conversations, and prints them as JSON lines.
     Replay(ReplayArguments),
+    /// Checks whether a stream of records is whole: nothing edited, and nothing missing that is not explained.
+    Verify(VerifyArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
     /// Checks the configuration and shows what is in effect, secrets redacted.
@@ -65,6 +69,22 @@ struct ReplayArguments {
 }
 
 #[derive(clap::Args)]
+struct VerifyArguments {
+    /// Files of JSON lines as they were delivered, in order; "-" is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The key that must have signed everything: a file (openssl pkey -pubout), or 32 bytes in base64.
+    #[arg(long, value_name = "FILE|BASE64")]
+    public_key: Option<String>,
+    /// The endpoint that received these lines: what others lost explains nothing then.
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// The whole report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct StatusArguments {
     /// Where the daemon listens.
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
@@ -96,6 +116,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run(arguments),
         Command::Replay(arguments) => replay_files(arguments),
+        Command::Verify(arguments) => verify_files(arguments),
         Command::Status(arguments) => show_status(arguments),
         Command::Validate(configuration) => validate(configuration),
         Command::Version => print(&format!("s3auditd {}\n", env!("CARGO_PKG_VERSION"))),
@@ -133,6 +154,24 @@ fn replay_files(arguments: ReplayArguments) -> Result<(), Failure> {
         let exit = if matches!(error, ReplayError::Write(_)) { Exit::StdoutClosed } else { Exit::Usage };
         Failure(exit, error.to_string())
     })
+}
+
+fn verify_files(arguments: VerifyArguments) -> Result<(), Failure> {
+    let usage = |error: &dyn std::error::Error| Failure(Exit::Usage, error.to_string());
+    let public_key = arguments.public_key.as_deref().map(PublicKey::read).transpose().map_err(|error| usage(&error))?;
+    let options = Options { public_key, endpoint: arguments.endpoint, ..Options::default() };
+    let report = verify::verify(options, &arguments.files).map_err(|error| usage(&error))?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
+        print(&format!("{text}\n"))?;
+    } else {
+        print(&report.render())?;
+    }
+    if report.whole {
+        Ok(())
+    } else {
+        Err(Failure(Exit::NotWhole, "the audit stream is broken or incomplete".to_owned()))
+    }
 }
 
 fn validate(configuration: Configuration) -> Result<(), Failure> {

@@ -242,7 +242,9 @@ fn add_range(list: &mut Vec<SequenceRange>, range: SequenceRange) {
     let full = list.len() >= MAX_ENTRIES;
     let same = list.iter_mut().rev().find(|there| there.instance_id == range.instance_id);
     match same {
-        Some(there) if there.count.is_none() && range.count.is_none() && there.last.checked_add(1) == Some(range.first) => {
+        Some(there)
+            if there.count.is_none() && range.count.is_none() && there.last.checked_add(1) == Some(range.first) =>
+        {
             there.last = range.last;
         }
         Some(there) if full => {
