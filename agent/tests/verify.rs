@@ -512,3 +512,26 @@ fn nodes_may_share_a_file() {
     assert!(report.whole, "{}", report.render());
     assert_eq!(report.instance_count, 4);
 }
+#[test]
+fn exit_codes_are_as_documented() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("stream");
+    let verify = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_s3auditd"));
+        let output = command.arg("verify").args(arguments).arg(&file).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(verify(&[]).0, 2, "no such file");
+    let mut lines = node(true, true).delivered;
+    std::fs::write(&file, joined(&lines)).unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, PUBLIC).unwrap();
+    let (code, text) = verify(&["--public-key", key.to_str().unwrap()]);
+    assert!(code == 0 && text.contains("\nwhole: "), "{text}");
+    assert_eq!(verify(&["--public-key", "nonsense"]).0, 2);
+    lines.remove(3);
+    std::fs::write(&file, joined(&lines)).unwrap();
+    let (code, text) = verify(&["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["findings"][0]["problem"]), (9, &"missing".into()), "{text}");
+}

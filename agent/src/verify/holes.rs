@@ -145,3 +145,41 @@ fn subtract(missing: &Missing, named: &mut [Named]) -> (Vec<(u64, u64)>, BTreeSe
     });
     (rest, by)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(holes: &[(u64, u64)], named: &[(u64, u64, Option<u64>)]) -> Vec<bool> {
+        let at = Place { file: "f".into(), line: 1 };
+        let (mut book, mut report) = (Holes::default(), Report::default());
+        for &(first, last) in holes {
+            book.missing(Missing { instance: "a".to_owned(), first, last, at: at.clone(), before: None, unsigned: 0 });
+        }
+        for &(first, last, count) in named {
+            let (instance, by) = ("a".to_owned(), "1 of a".to_owned());
+            book.named(Named { instance, first, last, count, previous: None, by });
+        }
+        let _ends = book.settle(&mut report);
+        assert_eq!(report.finding_count, report.holes.iter().filter(|hole| !hole.explained).count() as u64);
+        report.holes.iter().map(|hole| hole.explained).collect()
+    }
+
+    #[test]
+    fn names_explain_what_they_name() {
+        assert_eq!(settled(&[(5, 9)], &[(5, 9, None)]), [true]);
+        assert_eq!(settled(&[(5, 9)], &[(8, 12, None), (1, 6, None), (7, 7, None)]), [true]);
+        assert_eq!(settled(&[(5, 9)], &[(5, 6, None), (8, 9, None)]), [false]);
+        assert_eq!(settled(&[(5, 9)], &[]), [false]);
+        assert_eq!(settled(&[(0, u64::MAX)], &[(0, u64::MAX, None)]), [true]);
+    }
+
+    #[test]
+    fn a_range_that_only_counts_explains_so_many() {
+        assert_eq!(settled(&[(5, 6), (8, 8)], &[(1, 20, Some(3))]), [true, true]);
+        assert_eq!(settled(&[(5, 6), (8, 9)], &[(1, 20, Some(3))]), [true, false]);
+        assert_eq!(settled(&[(5, 9)], &[(1, 6, Some(2)), (7, 20, Some(3))]), [true]);
+        assert_eq!(settled(&[(5, 9)], &[(5, 5, None), (6, 20, Some(4))]), [true]);
+        assert_eq!(settled(&[(5, 9)], &[(6, 20, Some(9))]), [false]);
+    }
+}
