@@ -24,6 +24,8 @@ pub enum Exit {
     Undelivered = 7,
     /// The reader of standard output went away.
     StdoutClosed = 8,
+    /// `verify`: the audit stream is broken or incomplete.
+    NotWhole = 9,
 }
 
 impl From<Exit> for ExitCode {

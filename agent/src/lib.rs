@@ -18,4 +18,5 @@ pub mod replay;
 pub mod spool;
 pub mod status;
 pub mod stream;
+pub mod verify;
 pub mod writer;

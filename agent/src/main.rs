@@ -7,6 +7,8 @@ use s3auditd::config::keys::{Config, Flags};
 use s3auditd::config::{self, FileChoice, Loaded, Sources};
 use s3auditd::exit::Exit;
 use s3auditd::replay::{self, ReplayError};
+use s3auditd::stream::chain::PublicKey;
+use s3auditd::verify::{self, Options};
 use s3auditd::{daemon, status};
 use std::io::{BufWriter, Write as _};
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ enum Command {
     Run(RunArguments),
     /// Rebuilds records from recorded samples or written conversations, and prints them as JSON lines.
     Replay(ReplayArguments),
+    /// Checks whether a stream of records is whole: nothing edited, and nothing missing that is not explained.
+    Verify(VerifyArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
     /// Changes the running daemon's webhook, for now and for later starts.
@@ -73,6 +77,22 @@ struct ReplayArguments {
 }
 
 #[derive(clap::Args)]
+struct VerifyArguments {
+    /// Files of JSON lines as they were delivered, in order; "-" is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The key that must have signed everything: a file (openssl pkey -pubout), or 32 bytes in base64.
+    #[arg(long, value_name = "FILE|BASE64")]
+    public_key: Option<String>,
+    /// The endpoint that received these lines: what others lost explains nothing then.
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
+    /// The whole report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
 struct StatusArguments {
     /// Where the daemon listens.
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
@@ -104,6 +124,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run(arguments),
         Command::Replay(arguments) => replay_files(arguments),
+        Command::Verify(arguments) => verify_files(arguments),
         Command::Status(arguments) => show_status(arguments),
         Command::Webhook(command) => commands::webhook::run(command),
         Command::Spool(command) => commands::spool::run(command),
@@ -154,6 +175,24 @@ fn replay_files(arguments: ReplayArguments) -> Result<(), Failure> {
         let exit = if matches!(error, ReplayError::Write(_)) { Exit::StdoutClosed } else { Exit::Usage };
         Failure(exit, error.to_string())
     })
+}
+
+fn verify_files(arguments: VerifyArguments) -> Result<(), Failure> {
+    let usage = |error: &dyn std::error::Error| Failure(Exit::Usage, error.to_string());
+    let public_key = arguments.public_key.as_deref().map(PublicKey::read).transpose().map_err(|error| usage(&error))?;
+    let options = Options { public_key, endpoint: arguments.endpoint, ..Options::default() };
+    let report = verify::verify(options, &arguments.files).map_err(|error| usage(&error))?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
+        print(&format!("{text}\n"))?;
+    } else {
+        print(&report.render())?;
+    }
+    if report.whole {
+        Ok(())
+    } else {
+        Err(Failure(Exit::NotWhole, "the audit stream is broken or incomplete".to_owned()))
+    }
 }
 
 fn validate(configuration: Configuration) -> Result<(), Failure> {

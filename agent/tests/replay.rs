@@ -173,3 +173,31 @@ fn what_is_wrong_with_a_file_is_one_line_with_its_place() {
     assert!(error("f", b"S3AUDREC").contains("byte 0: not a recording"));
     assert!(replayed(&[directory.path().join("none")]).2.unwrap().contains("No such file"));
 }
+
+#[test]
+fn without_room_operations_become_a_gap_and_take_no_number() {
+    let mut rebuild = Rebuild::new(&config(), "i".to_owned());
+    let mut reader = Reader::default();
+    let mut made = Vec::new();
+    for room in [true, false, true] {
+        rebuild.set_room(room);
+        for line in CONVERSATION.lines() {
+            for sample in reader.take(&Line::parse(line.as_bytes()).unwrap()).unwrap() {
+                rebuild.take(&sample.sample().unwrap());
+            }
+        }
+        rebuild.advance(u64::MAX);
+        rebuild.author().tick(5_000_000_000);
+        while let Some(next) = rebuild.next_made() {
+            if let Made::Record(line) = next {
+                assert_eq!(line.sequence, made.len() as u64);
+                made.push(serde_json::from_slice::<serde_json::Value>(&line.bytes).unwrap());
+            }
+        }
+    }
+    let kinds: Vec<_> = made.iter().map(|record| record["s3auditd"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["operation", "gap", "operation"]);
+    let gap = &made[1]["s3auditd"]["gap"];
+    assert_eq!((&gap["stage"], &gap["cause"]), (&"queue".into(), &"queue_full".into()));
+    assert_eq!((&gap["operationsMin"], &gap["operationsMax"]), (&1.into(), &1.into()));
+}

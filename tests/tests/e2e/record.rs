@@ -49,7 +49,7 @@ fn comparable(records: Vec<Record>) -> Vec<Value> {
     let mut values: Vec<Value> = records.into_iter().map(|record| record.0).collect();
     for value in &mut values {
         if let Some(own) = value.get_mut("s3auditd").and_then(Value::as_object_mut) {
-            for name in ["eventId", "instanceId", "sequence"] {
+            for name in ["bootId", "eventId", "instanceId", "sequence"] {
                 own.remove(name);
             }
         }
