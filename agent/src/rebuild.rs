@@ -4,6 +4,7 @@ use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config}
 use s3auditd_common::sample::{Direction, Window};
 use s3auditd_rebuild::{
     exchange::Exchange,
+    gap::Gap,
     pipeline::{Limits, Moved, Output, Pipeline},
     record::{Clock, RecordMaker, RecordSettings, WekaInfo},
     redact::Redaction,
@@ -28,6 +29,8 @@ pub struct Rebuild {
 pub enum Made {
     /// A record: one line of JSON without its line end, which belongs to whoever writes it.
     Record(Vec<u8>),
+    /// Bytes in which operations may hide that leave no record.
+    Gap(Box<Gap>),
     /// To be told to the kernel side, if there is one; see `Output::Window`.
     Window {
         /// The connection.
@@ -97,6 +100,7 @@ impl Rebuild {
                         return Some(Made::Record(record));
                     }
                 }
+                Output::Gap(gap) => return Some(Made::Gap(gap)),
                 Output::Window { cookie, direction, window } => {
                     return Some(Made::Window { cookie, direction, window });
                 }

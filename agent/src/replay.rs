@@ -220,10 +220,14 @@ impl<W: Write> Run<'_, W> {
 
     fn outputs(&mut self) -> Result<(), ReplayError> {
         while let Some(made) = self.rebuild.next_made() {
-            if let Made::Record(mut line) = made {
-                self.made += 1;
-                line.push(b'\n');
-                self.records.write_all(&line).map_err(ReplayError::Write)?;
+            match made {
+                Made::Record(mut line) => {
+                    self.made += 1;
+                    line.push(b'\n');
+                    self.records.write_all(&line).map_err(ReplayError::Write)?;
+                }
+                // There is no kernel side to tell, and gaps are counted.
+                Made::Gap(_) | Made::Window { .. } => {}
             }
         }
         Ok(())

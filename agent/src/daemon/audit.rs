@@ -122,6 +122,8 @@ fn outputs(
                 // A full queue counts what it refuses; there is nothing else to do here, and no time to wait.
                 let _taken = producer.push(line.into());
             }
+            // They are counted; nothing is told of them one by one.
+            Made::Gap(_) => {}
             Made::Window { cookie, direction, window } => {
                 if let Some(windows) = &mut windows {
                     windows.set(cookie, direction, window);
