@@ -114,6 +114,12 @@ pub fn run(samples: &[OwnedSample]) -> Vec<Exchange> {
     assert_eq!(counters.exchanges_begun, counters.exchanges_ended);
     assert_eq!(counters.exchanges_ended, exchanges.len() as u64);
     assert_eq!(pipeline.buffered_bytes(), 0);
+    let received = counters.received_seen_bytes
+        + counters.received_skipped_bytes
+        + counters.received_unseen_bytes
+        + counters.received_lost_bytes
+        + counters.received_dropped_bytes;
+    assert_eq!(counters.received_moved_bytes, received);
     for sample in &scrubbed {
         sample.sample().expect("what is recorded is a sample");
     }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 macro_rules! drop_causes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $field:ident, $stage:literal;)+) => {
         /// Why a record was not delivered.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         pub enum DropCause { $($(#[doc = $doc])+ $variant,)+ }
 
         impl DropCause {

@@ -6,7 +6,7 @@ use crate::ledger::DropCause;
 use crate::stream::{
     Author, Line,
     chain::Seal,
-    gaps::{LostBytes, NodeCounts, RecordLoss},
+    gaps::{ConnectionGap, LostBytes, NodeCounts, RecordLoss},
 };
 use s3auditd_common::{
     counters::KernelCounter,
@@ -14,9 +14,10 @@ use s3auditd_common::{
 };
 use s3auditd_rebuild::{
     exchange::Exchange,
+    gap::Gap,
     loss::LossCause,
     pipeline::{Limits, Moved, Output, Pipeline},
-    record::{Clock, RecordMaker, RecordSettings, WekaInfo, event::Stage},
+    record::{Clock, RecordMaker, RecordSettings, WekaInfo, event::{Stage, Way}},
     redact::Redaction,
     s3::operation::{Class, Dialect},
     sample::Sample,
@@ -186,6 +187,7 @@ impl Rebuild {
                         return Some(Made::Refused);
                     }
                 }
+                Output::Gap(gap) => self.author.connection_gap(connection_gap(&gap)),
                 Output::Window { cookie, direction, window } => {
                     return Some(Made::Window { cookie, direction, window });
                 }
@@ -223,6 +225,26 @@ impl Rebuild {
             return false;
         }
         true
+    }
+}
+
+fn connection_gap(gap: &Gap) -> ConnectionGap {
+    ConnectionGap {
+        stage: Stage::Rebuild,
+        cause: gap.cause.name(),
+        cookie: gap.cookie,
+        client: gap.client,
+        server: gap.server,
+        netns: gap.netns,
+        direction: Some(match gap.direction {
+            Direction::Received => Way::Received,
+            Direction::Sent => Way::Sent,
+        }),
+        from: gap.from,
+        to: gap.to,
+        first_ns: gap.first_ns,
+        last_ns: gap.last_ns,
+        may_hide: gap.may_hide,
     }
 }
 

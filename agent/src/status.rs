@@ -177,15 +177,20 @@ fn records(status: &Status) -> String {
 }
 
 fn spool(spool: &SpoolStatus, now: u64) -> String {
-    let place = spool.directory.as_deref().unwrap_or("memory: what waits is lost with the daemon");
-    let oldest = spool.oldest.map_or_else(String::new, |at| format!(", the oldest {} old", age(now.saturating_sub(at))));
-    let free = spool.free_bytes.map_or_else(String::new, |free| format!(", {} free on its disk", number(free)));
+    let oldest = spool.oldest_ns.map(|ns| now.saturating_sub(ns / 1_000_000_000));
+    let oldest = oldest.map_or_else(String::new, |seconds| format!(", the oldest {} old", age(seconds)));
+    let place = spool.dir.as_deref().unwrap_or("in memory: what waits is lost with the daemon");
+    let corrupt = match spool.corrupt_frames {
+        0 => String::new(),
+        frames => format!("\n{} batches were damaged and left out", number(frames)),
+    };
     format!(
-        "{place}\n{} records in {} batches{oldest}\n{} of {} bytes{free}",
-        number(spool.records),
+        "{place}\n{} records in {} batches{oldest}\n{} of {} bytes, {} free{corrupt}",
+        number(spool.kept.records),
         number(spool.frames),
-        number(spool.bytes),
-        number(spool.limit_bytes)
+        number(spool.disk_bytes),
+        number(spool.limit),
+        number(spool.free_bytes)
     )
 }
 

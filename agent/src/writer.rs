@@ -1,9 +1,9 @@
 //! From the queue into the spool: every batch becomes one frame, and what the spool gives up is passed on to be said.
 
-use crate::ledger::{DropCause, Ledger};
+use crate::ledger::{Count, DropCause, Ledger};
 use crate::notices::{Notice, Notices};
 use crate::queue::{BatchLimits, Consumer, Entry};
-use crate::spool::{Appended, GivenUp, Mark, Refused, Spool};
+use crate::spool::{Appended, GivenUp, Mark, RefusedCause, Spool};
 use crate::stream::chain::Sealed;
 use crate::stream::gaps::RecordLoss;
 use s3auditd_rebuild::record::event::{SequenceRange, Stage};
@@ -33,16 +33,18 @@ pub struct Writer {
     pub instance_id: String,
     /// See `stream::boot_id`.
     pub boot_id: String,
+    /// The last run that the spool had given up before it was opened: those are in nobody's book.
+    pub given_up_before: u64,
 }
 
 impl Writer {
     /// Writes until the queue's producer is gone and the queue is empty, or until `stop` has been true for the time to
     /// drain. What is left then is dropped as [`DropCause::Shutdown`].
     pub async fn run(self, mut consumer: Consumer, stop: watch::Receiver<bool>, drain: Duration) {
-        let told = tokio::spawn(tell(self.spool.clone(), self.notices.clone()));
+        let told = tokio::spawn(tell(self.spool.clone(), self.ledger.clone(), self.notices.clone(), self.given_up_before));
         let mut stopped = stop.clone();
         let drained = async {
-            let _gone = stopped.wait_for(|stop| *stop).await;
+            turned(&mut stopped).await;
             tokio::time::sleep(drain).await;
         };
         tokio::select! {
@@ -60,13 +62,14 @@ impl Writer {
         loop {
             let limits = *self.limits.borrow();
             let at_once = BatchLimits { delay: Duration::ZERO, ..limits };
+            // Not in the condition itself: its lock must not be held over the wait.
             let hurried = *hurry.borrow();
             let batch = if hurried {
                 consumer.next_batch(at_once).await
             } else {
                 tokio::select! {
                     batch = consumer.next_batch(limits) => batch,
-                    _changed = hurry.wait_for(|hurry| *hurry) => consumer.next_batch(at_once).await,
+                    () = turned(&mut hurry) => continue,
                 }
             };
             let Some(batch) = batch else { return };
@@ -76,14 +79,15 @@ impl Writer {
 
     async fn store(&self, batch: Vec<Entry>) {
         let count = Entry::count_all(&batch);
+        let [first, ..] = batch.as_slice() else { return };
         let Some(last) = batch.last() else { return };
-        let (first, records) = (batch.first().map_or(last.sequence, |first| first.sequence), count.records);
+        let (first, end, records) = (first.sequence, last.sequence, count.records);
         let mark = Mark {
             instance_id: self.instance_id.clone(),
             boot_id: self.boot_id.clone(),
             sequence: last.sequence,
             time_ns: last.time_ns,
-            chain: Sealed::chain_of(&last.line).map(|hash| hash.bytes()),
+            chain: Sealed::chain_of(&last.line).map(|hash| hash.as_str().to_owned()),
             stopped: last.last,
         };
         let announces: Vec<_> = batch.iter().flat_map(|entry| entry.announces.iter().copied()).collect();
@@ -101,15 +105,15 @@ impl Writer {
                     return;
                 }
                 // Memory: the queue is what bounds it, so wait for room; the queue fills meanwhile, and says so.
-                Appended::Refused(Refused::Full) if !self.spool.is_durable() => tokio::time::sleep(FULL_WAIT).await,
+                Appended::Refused(RefusedCause::Full) if !self.spool.is_durable() => tokio::time::sleep(FULL_WAIT).await,
                 Appended::Refused(why) => {
                     let cause = match why {
-                        Refused::Full => DropCause::SpoolFull,
-                        Refused::NoSpace => DropCause::NoSpace,
-                        Refused::Io => DropCause::SpoolFailed,
+                        RefusedCause::Full | RefusedCause::TooLarge => DropCause::SpoolFull,
+                        RefusedCause::NoSpace => DropCause::NoSpace,
+                        RefusedCause::Io => DropCause::SpoolFailed,
                     };
                     self.ledger.not_stored(cause, count);
-                    let sequences = vec![SequenceRange { first, last: mark.sequence, ..SequenceRange::default() }];
+                    let sequences = vec![SequenceRange { first, last: end, ..SequenceRange::default() }];
                     self.notices.put(Notice::Lost { loss: loss(cause, None, records, sequences), noted: None });
                     return;
                 }
@@ -118,15 +122,25 @@ impl Writer {
     }
 }
 
+/// Returns once it is true, or has no sender any more.
+async fn turned(flag: &mut watch::Receiver<bool>) {
+    let _gone = flag.wait_for(|flag| *flag).await;
+}
+
 /// Passes on what the spool has given up, each run once.
-async fn tell(spool: Spool, notices: Notices) {
+async fn tell(spool: Spool, ledger: Ledger, notices: Notices, before: u64) {
     let mut told = 0;
     loop {
         let hand_out = spool.clone();
-        let given_up = whole(tokio::task::spawn_blocking(move || hand_out.hand_out()).await);
+        let given_up = whole(tokio::task::spawn_blocking(move || hand_out.given_up()).await);
         for given_up in given_up {
             if given_up.id > told {
                 told = given_up.id;
+                // All others were booked by whoever gave them up; damage is found by the spool itself.
+                if let (DropCause::Corrupt, Some(reader), true) = (given_up.cause, &given_up.reader, told > before) {
+                    let count = Count { records: given_up.records, bytes: given_up.bytes };
+                    ledger.dropped_waiting(reader, DropCause::Corrupt, count);
+                }
                 notices.put(Notice::Lost { noted: Some(given_up.id), loss: of_spool(given_up) });
             }
         }

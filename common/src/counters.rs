@@ -57,6 +57,11 @@ counters! {
     NotAccepted = 9, "not_accepted";
     /// Bytes that moved on watched connections without being seen, for whatever cause but a skip window.
     UnseenBytes = 10, "unseen_bytes";
+    /// Received bytes of the samples that the ring did not take, whether they would have come along or not; the ends of
+    /// skip windows apart.
+    LostReceivedBytes = 11, "lost_received_bytes";
+    /// The same of bytes sent.
+    LostSentBytes = 12, "lost_sent_bytes";
 }
 
 /// A kernel program, as the owner of a bank of counters and of a scratch buffer on each CPU.

@@ -138,10 +138,24 @@ pub unsafe fn output_unseen(
         Output::Refused => KernelCounter::LostRingRefused,
     };
     count(program, cause, 1);
+    if !matches!(why, Unseen::Skipped) {
+        count_lost_bytes(program, u64::from(len));
+    }
     if let Some(state) = state {
         // Two calls on one connection may race here and count one loss for two: the total is exact in the CPU's
         // counter, this one only says that there was one.
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe { (*state.as_ptr()).lost = (*state.as_ptr()).lost.wrapping_add(1) }
+    }
+}
+
+/// Bytes of the stream of which the ring took no sample.
+#[inline(always)]
+pub fn count_lost_bytes(program: Program, bytes: u64) {
+    match program {
+        Program::Received => count(program, KernelCounter::LostReceivedBytes, bytes),
+        Program::Sent => count(program, KernelCounter::LostSentBytes, bytes),
+        // Their samples are of no bytes.
+        Program::StateChanged | Program::Destroyed => {}
     }
 }

@@ -1,7 +1,7 @@
 //! One call's bytes: what of them is wanted, read from user memory, cut into pieces of at most 32 KiB.
 
 use crate::{
-    emit::{Origin, Output, fill, output, output_unseen},
+    emit::{Origin, Output, count_lost_bytes, fill, output, output_unseen},
     maps::{Scratch, WINDOWS, count, scratch},
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
@@ -108,6 +108,7 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
         emitted_bytes: 0,
         lost_full: 0,
         lost_refused: 0,
+        lost_bytes: 0,
         seq: call.seq.wrapping_add(skip),
         faulted: 0,
     };
@@ -119,6 +120,7 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
     count(origin.program, KernelCounter::EmittedBytes, walk.emitted_bytes);
     count(origin.program, KernelCounter::LostRingFull, walk.lost_full);
     count(origin.program, KernelCounter::LostRingRefused, walk.lost_refused);
+    count_lost_bytes(origin.program, walk.lost_bytes);
     let copied = walk.seq.wrapping_sub(call.seq.wrapping_add(skip));
     if let Some(state) = origin.state {
         // SAFETY: a map value that lives until the socket is destroyed.
@@ -265,6 +267,7 @@ pub struct Walk {
     emitted_bytes: u64,
     lost_full: u64,
     lost_refused: u64,
+    lost_bytes: u64,
     /// Where the buffer's first byte stands.
     seq: u32,
     faulted: u32,
@@ -409,10 +412,12 @@ unsafe fn flush(context: *mut c_void, scratch: *mut Scratch) {
         }
         Output::Full => {
             walk.lost_full += 1;
+            walk.lost_bytes += filled;
             header.lost = header.lost.wrapping_add(1);
         }
         Output::Refused => {
             walk.lost_refused += 1;
+            walk.lost_bytes += filled;
             header.lost = header.lost.wrapping_add(1);
         }
     }

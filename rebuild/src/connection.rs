@@ -5,16 +5,18 @@
 //! it waits: until they arrive, until `advance` says that they are lost, or, inside a skip window that we set
 //! ourselves, not at all.
 
-use crate::assembler::{Content, Piece, low};
+mod feed;
+mod order;
+
+use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
-use crate::exchange::{Completion, ConnectionInfo, Exchange};
-use crate::http::conversation::{Closing, Context, Conversation, Data, Span};
-use crate::http::open::Open;
+use crate::http::conversation::{Closing, Conversation};
 use crate::loss::LossCause;
 use crate::pipeline::{Limits, Moved, Output};
-use crate::sample::{OwnedSample, Sample, raw_addresses};
+use crate::sample::{OwnedSample, Sample};
 use crate::stream::Stream;
-use s3auditd_common::sample::{Direction, Kind, Role, SampleHeader, Unseen, WindowKind};
+use order::GiveUp;
+use s3auditd_common::sample::{Direction, Kind, Role, Unseen, WindowKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -92,7 +94,7 @@ impl Connection {
             peer_closed_ns: None,
             local_closed_ns: None,
             closed: None,
-            http: Conversation::in_mid_stream(),
+            http: Conversation::in_mid_stream(sample.role != Role::Unknown),
             listed: false,
             activity: 0,
             accounted: 0,
@@ -130,7 +132,7 @@ impl Connection {
         {
             moves.push_back(Moved::Sample(OwnedSample { header: *header, payload: Vec::new() }));
         }
-        self.pump(None, out);
+        self.pump(GiveUp::Nothing, out);
         self.keep_within_limit(out);
         self.ask(out);
     }
@@ -192,7 +194,7 @@ impl Connection {
         if !self.anchored && self.first_time().is_some_and(|time_ns| time_ns < drained_until_ns) {
             self.anchor_at_the_first(out);
         }
-        self.pump(Some(drained_until_ns), out);
+        self.pump(GiveUp::OlderThan(drained_until_ns), out);
         let over = self.closed.filter(|closed| closed.time_ns < drained_until_ns);
         if let Some(closed) = over {
             self.fill_tail(closed, out);
@@ -216,12 +218,30 @@ impl Connection {
     /// Hands out what is open, because the connection ends for us.
     pub(crate) fn end(&mut self, closing: Closing, time_ns: u64, out: &mut Outside<'_>) {
         self.converse(out, |http, cx| http.close(closing, time_ns, cx));
+        let balances = self.balances(Direction::Received) && self.balances(Direction::Sent);
+        let counter = if balances {
+            &mut out.counters.connections_balanced
+        } else {
+            &mut out.counters.connections_out_of_balance
+        };
+        *counter += 1;
     }
 
-    /// Everything that could arrive has; what is missing is lost.
-    pub(crate) fn drain(&mut self, out: &mut Outside<'_>) {
+    /// Whether everything that the kernel says has moved is in the account; by its last word, if that came.
+    fn balances(&self, direction: Direction) -> bool {
+        let stream = self.stream(direction);
+        let end = self.closed.map(|closed| match direction {
+            Direction::Received => closed.received,
+            Direction::Sent => closed.sent,
+        });
+        let last = end.map_or(stream.assembler.cursor(), |raw| stream.assembler.widen(raw));
+        stream.account.balances(last, end.is_some())
+    }
+
+    /// What is missing is lost, and why: everything that could arrive has, or it is not waited for.
+    pub(crate) fn drain(&mut self, cause: LossCause, out: &mut Outside<'_>) {
         self.anchor_at_the_first(out);
-        self.pump(Some(u64::MAX), out);
+        self.pump(GiveUp::All(cause), out);
     }
 
     /// Whether `advance` may bring it on.
@@ -244,23 +264,6 @@ impl Connection {
         self.anchored = true;
     }
 
-    /// No `Opened` came: the streams begin for us with the piece that moved first.
-    fn anchor_at_the_first(&mut self, out: &mut Outside<'_>) {
-        if self.anchored {
-            return;
-        }
-        let received = self.received.assembler.earliest();
-        let sent = self.sent.assembler.earliest();
-        let (received, sent) = match (received, sent) {
-            (Some(received), Some(sent)) if sent.time_ns < received.time_ns => (sent.other, sent.start),
-            (Some(received), _) => (received.start, received.other),
-            (None, Some(sent)) => (sent.other, sent.start),
-            (None, None) => (self.received.assembler.cursor(), self.sent.assembler.cursor()),
-        };
-        self.anchor(received, sent);
-        self.pump(None, out);
-    }
-
     /// When the earliest thing known of it happened, as long as it is not anchored.
     fn first_time(&self) -> Option<u64> {
         let pieces = [&self.received, &self.sent].map(|stream| stream.assembler.earliest().map(|piece| piece.time_ns));
@@ -268,245 +271,12 @@ impl Connection {
         pieces.into_iter().chain(closes).flatten().min()
     }
 
-    /// Feeds what can be fed. With a time, what is missing before a piece that is older than it is lost.
-    fn pump(&mut self, drained_until_ns: Option<u64>, out: &mut Outside<'_>) {
-        if !self.anchored {
-            return;
-        }
-        loop {
-            self.drop_stale(out);
-            if let Some(direction) = self.next_ready() {
-                if let Some(piece) = self.stream_mut(direction).assembler.pop() {
-                    self.feed(direction, piece, out);
-                }
-                continue;
-            }
-            if self.pass_over_missing(drained_until_ns, out) {
-                continue;
-            }
-            return;
-        }
-    }
-
-    fn drop_stale(&mut self, out: &mut Outside<'_>) {
-        for stream in [&mut self.received, &mut self.sent] {
-            let cursor = stream.assembler.cursor();
-            while stream.assembler.front().is_some_and(|piece| piece.end <= cursor) {
-                if let Some(piece) = stream.assembler.pop() {
-                    out.counters.stale_bytes += piece.end - piece.start;
-                }
-            }
-        }
-    }
-
-    /// The direction whose front is next in causal order. Two fronts that hang on each other (two threads, one socket)
-    /// go by time.
-    fn next_ready(&self) -> Option<Direction> {
-        let front = |stream: &Stream, other: &Stream| {
-            let piece = stream.assembler.front().filter(|piece| piece.start <= stream.assembler.cursor())?;
-            Some((piece.time_ns, piece.other <= other.assembler.cursor()))
-        };
-        match (front(&self.received, &self.sent), front(&self.sent, &self.received)) {
-            (Some((_, true)), None) => Some(Direction::Received),
-            (None, Some((_, true))) => Some(Direction::Sent),
-            (Some((received_ns, received_free)), Some((sent_ns, sent_free))) => {
-                let received_first = if received_free == sent_free { received_ns <= sent_ns } else { received_free };
-                Some(if received_first { Direction::Received } else { Direction::Sent })
-            }
-            (Some((_, false)) | None, None) | (None, Some((_, false))) => None,
-        }
-    }
-
-    /// The earliest front shows bytes that moved before it. Passes over them where they are not wanted, or lost.
-    fn pass_over_missing(&mut self, drained_until_ns: Option<u64>, out: &mut Outside<'_>) -> bool {
-        let fronts = [(Direction::Received, &self.received), (Direction::Sent, &self.sent)].into_iter().filter_map(
-            |(direction, stream)| {
-                let piece = stream.assembler.front()?;
-                Some((piece.time_ns, direction, piece.start, piece.other))
-            },
-        );
-        let Some((time_ns, direction, start, other)) = fronts.min_by_key(|(time_ns, ..)| *time_ns) else {
-            return false;
-        };
-        let lost = drained_until_ns.is_some_and(|drained| time_ns < drained);
-        let (received_end, sent_end) = match direction {
-            Direction::Received => (start, other),
-            Direction::Sent => (other, start),
-        };
-        // A request comes before its reply.
-        self.pass_over(Direction::Received, received_end, time_ns, lost, out)
-            || self.pass_over(Direction::Sent, sent_end, time_ns, lost, out)
-    }
-
-    /// Passes over what is missing up to `end`, or to the next piece that is there; false when there is nothing to
-    /// pass, or it may still come.
-    fn pass_over(&mut self, direction: Direction, end: u64, time_ns: u64, lost: bool, out: &mut Outside<'_>) -> bool {
-        let other = self.stream(opposite(direction)).assembler.cursor();
-        let fin = match direction {
-            Direction::Received => self.peer_closed_ns,
-            Direction::Sent => self.local_closed_ns,
-        };
-        let stream = self.stream_mut(direction);
-        let cursor = stream.assembler.cursor();
-        let front = stream.assembler.front().map(|piece| piece.start);
-        let end = front.map_or(end, |front| end.min(front));
-        if end <= cursor {
-            return false;
-        }
-        // A FIN takes a sequence number too; but only time can tell it from a byte that is still on its way.
-        if lost && end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
-            stream.assembler.set_cursor(end);
-            return true;
-        }
-        let skipped_end = end.min(stream.skip_until);
-        if skipped_end < end && !lost {
-            return false;
-        }
-        let piece = |start, end, content| Piece { start, end, other, time_ns, content };
-        if skipped_end > cursor {
-            self.feed(direction, piece(cursor, skipped_end, Content::Unseen(Unseen::Skipped)), out);
-        }
-        let lost_from = skipped_end.max(cursor);
-        if lost_from < end {
-            out.counters.lose(LossCause::Hole);
-            out.counters.lost_bytes += end - lost_from;
-            self.feed_gap(direction, lost_from, end, other, time_ns, out);
-        }
-        true
-    }
-
-    /// The socket is gone: what it moved beyond the last sample is known exactly.
-    fn fill_tail(&mut self, closed: Closed, out: &mut Outside<'_>) {
-        self.anchor_at_the_first(out);
-        self.pump(Some(u64::MAX), out);
-        for (direction, raw) in [(Direction::Received, closed.received), (Direction::Sent, closed.sent)] {
-            let stream = self.stream(direction);
-            let (cursor, end) = (stream.assembler.cursor(), stream.assembler.widen(raw));
-            // One more may be the FIN's own number: which close sent it is not always told.
-            if end > cursor + 1 || (end > cursor && end <= stream.skip_until) {
-                self.pass_over(direction, end, closed.time_ns, true, out);
-            }
-        }
-    }
-
-    /// Feeds a piece; what of it was fed before is left out.
-    fn feed(&mut self, direction: Direction, piece: Piece, out: &mut Outside<'_>) {
-        let cursor = self.stream(direction).assembler.cursor();
-        let from = piece.start.max(cursor);
-        let count = piece.end.saturating_sub(from);
-        match &piece.content {
-            Content::Seen(bytes) => {
-                let stale = usize::try_from(from - piece.start).unwrap_or(usize::MAX);
-                self.feed_seen(direction, bytes.get(stale..).unwrap_or_default(), &piece, out);
-            }
-            Content::Unseen(unseen) => {
-                *out.counters.bytes_of(*unseen) += count;
-                self.tell_moved(direction, *unseen, &[], from, &piece, out);
-                self.feed_gap(direction, from, piece.end, piece.other, piece.time_ns, out);
-            }
-            Content::Dropped => {
-                out.counters.dropped_bytes += count;
-                self.feed_gap(direction, from, piece.end, piece.other, piece.time_ns, out);
-            }
-        }
-    }
-
-    fn feed_seen(&mut self, direction: Direction, bytes: &[u8], piece: &Piece, out: &mut Outside<'_>) {
-        out.counters.seen_bytes += bytes.len() as u64;
-        out.counters.stale_bytes += (piece.end - piece.start).saturating_sub(bytes.len() as u64);
-        let at = piece.end.saturating_sub(bytes.len() as u64);
-        self.tell_moved(direction, Unseen::Seen, bytes, at, piece, out);
-        let span = Span { at, time_ns: piece.time_ns, other: piece.other, data: Data::Seen(bytes) };
-        self.feed_span(direction, span, piece.end, out);
-    }
-
-    /// Says what is fed: the part of a piece from `from` on.
-    fn tell_moved(
-        &self,
-        direction: Direction,
-        unseen: Unseen,
-        bytes: &[u8],
-        from: u64,
-        piece: &Piece,
-        out: &mut Outside<'_>,
-    ) {
-        let Some(moves) = &mut out.moves else { return };
-        let len = u32::try_from(piece.end.saturating_sub(from)).unwrap_or(u32::MAX);
-        if len == 0 {
-            return;
-        }
-        let (family, local_addr, remote_addr) = raw_addresses(self.server.ip(), self.client.ip());
-        let kind = if direction == Direction::Received { Kind::Received } else { Kind::Sent };
-        let header = SampleHeader {
-            time_ns: piece.time_ns,
-            cookie: self.cookie,
-            cgroup_id: self.cgroup_id,
-            seq: low(from),
-            other_seq: low(piece.other),
-            len,
-            copied: if unseen == Unseen::Seen { len } else { 0 },
-            lost: self.lost,
-            tgid: self.tgid,
-            netns: self.netns,
-            local_port: self.server.port(),
-            remote_port: self.client.port(),
-            kind: kind as u8,
-            unseen: unseen as u8,
-            role: self.role as u8,
-            family,
-            reserved: 0,
-            local_addr,
-            remote_addr,
-            comm: self.comm,
-        };
-        moves.push_back(Moved::Sample(OwnedSample { header, payload: bytes.to_vec() }));
-    }
-
-    fn feed_gap(&mut self, direction: Direction, from: u64, end: u64, other: u64, time_ns: u64, out: &mut Outside<'_>) {
-        let span = Span { at: from, time_ns, other, data: Data::Gap(end.saturating_sub(from)) };
-        self.feed_span(direction, span, end, out);
-    }
-
-    fn feed_span(&mut self, direction: Direction, span: Span<'_>, end: u64, out: &mut Outside<'_>) {
-        self.converse(out, |http, cx| http.take(direction, span, cx));
-        let seen = if let Data::Seen(bytes) = span.data { bytes.len() as u64 } else { 0 };
-        self.stream_mut(direction).moved(span.at, end, seen);
-        self.stream_mut(opposite(direction)).turn();
-    }
-
-    fn converse(&mut self, out: &mut Outside<'_>, step: impl FnOnce(&mut Conversation, &mut Context<'_>)) {
-        let mut ended = Vec::new();
-        let mut cx = Context { limits: out.limits, counters: out.counters, ended: &mut ended };
-        step(&mut self.http, &mut cx);
-        for (open, completion) in ended {
-            let exchange = self.exchange(open, completion);
-            out.counters.ended(exchange.completion);
-            out.outputs.push_back(Output::Exchange(Box::new(exchange)));
-        }
-    }
-
-    fn exchange(&self, open: Open, completion: Completion) -> Exchange {
-        let comm = self.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-        let info = ConnectionInfo {
-            cookie: self.cookie,
-            client: self.client,
-            announced: self.http.announced(),
-            server: self.server,
-            netns: self.netns,
-            tgid: self.tgid,
-            cgroup_id: self.cgroup_id,
-            comm: String::from_utf8_lossy(comm).into_owned(),
-            preexisting: self.role == Role::Unknown,
-        };
-        open.into_exchange(info, completion)
-    }
-
     /// What waits may not grow without end: beyond the limit, what is missing is given up at once.
     fn keep_within_limit(&mut self, out: &mut Outside<'_>) {
         let waiting = self.received.assembler.cost().saturating_add(self.sent.assembler.cost());
         if waiting > out.limits.max_pending_bytes {
             out.counters.lose(LossCause::PendingLimit);
-            self.drain(out);
+            self.drain(LossCause::PendingLimit, out);
         }
     }
 

@@ -82,6 +82,38 @@ counters! {
     lost_bytes,
     /// Bytes that were seen, but dropped because a buffer limit was hit.
     dropped_bytes,
+    /// Of the bytes received: how far their sequence numbers moved. It equals the sum of the dispositions that follow.
+    received_moved_bytes,
+    /// Of them: came with their sample.
+    received_seen_bytes,
+    /// Of them: not wanted.
+    received_skipped_bytes,
+    /// Of them: told, and not seen, for whatever cause.
+    received_unseen_bytes,
+    /// Of them: no sample tells of them.
+    received_lost_bytes,
+    /// Of them: seen, but dropped because a buffer limit was hit.
+    received_dropped_bytes,
+    /// Of the bytes sent: how far their sequence numbers moved. It equals the sum of the dispositions that follow.
+    sent_moved_bytes,
+    /// Of them: came with their sample.
+    sent_seen_bytes,
+    /// Of them: not wanted.
+    sent_skipped_bytes,
+    /// Of them: told, and not seen, for whatever cause.
+    sent_unseen_bytes,
+    /// Of them: no sample tells of them.
+    sent_lost_bytes,
+    /// Of them: seen, but dropped because a buffer limit was hit.
+    sent_dropped_bytes,
+    /// Connections that left the table with both directions accounted for to the byte.
+    connections_balanced,
+    /// Connections that left it with bytes that no disposition accounts for, or with too many: an error of ours.
+    connections_out_of_balance,
+    /// Gaps handed out.
+    gaps,
+    /// The most operations that all gaps together may hide.
+    operations_hidden_at_most,
     /// Bytes of samples that told what was known already (duplicates, or late inside a skipped part).
     stale_bytes,
     /// Bytes, however disposed of, before the first request head of a connection met in mid-stream.
@@ -94,6 +126,22 @@ counters! {
     unplaced_bytes,
     /// See `LossCause::Hole`.
     holes,
+    /// See `LossCause::Withheld`.
+    unseen_withheld,
+    /// See `LossCause::NoBuffer`.
+    unseen_no_buffer,
+    /// See `LossCause::Deferred`.
+    unseen_deferred,
+    /// See `LossCause::ForeignCaller`.
+    unseen_foreign_caller,
+    /// See `LossCause::Fault`.
+    unseen_fault,
+    /// See `LossCause::UpperLayer`.
+    unseen_upper_layer,
+    /// See `LossCause::TooManySegments`.
+    unseen_too_many_segments,
+    /// See `LossCause::Unplaced`.
+    unplaced_stretches,
     /// See `LossCause::HeadTooLong`.
     heads_too_long,
     /// See `LossCause::HeadMalformed`.

@@ -7,10 +7,12 @@
 //! `assembler` (spans seen and unseen, by sequence number) -> [`http`] (framing and pairing: an [`exchange::Exchange`])
 //! -> [`s3`] (what it meant) -> [`record`] (redacted, serialised).
 
+mod account;
 mod assembler;
 mod connection;
 pub mod counters;
 pub mod exchange;
+pub mod gap;
 pub mod http;
 pub mod loss;
 pub mod pipeline;

@@ -1,8 +1,9 @@
-//! Samples of all connections in; exchanges and windows out.
+//! Samples of all connections in; exchanges, gaps and windows out.
 
 use crate::connection::{Connection, Outside};
 use crate::counters::Counters;
 use crate::exchange::Exchange;
+use crate::gap::Gap;
 use crate::http::conversation::Closing;
 use crate::loss::LossCause;
 use crate::sample::{OwnedSample, Sample};
@@ -45,6 +46,8 @@ impl Default for Limits {
 pub enum Output {
     /// A request and its reply, as far as they were seen.
     Exchange(Box<Exchange>),
+    /// Bytes in which operations may hide that leave no record.
+    Gap(Box<Gap>),
     /// To be written to the kernel side's window map; replaces the one of that connection and direction.
     Window {
         /// The connection.
@@ -213,7 +216,8 @@ impl Pipeline {
                 moves: self.moves.as_mut(),
                 full: false,
             };
-            connection.drain(&mut out);
+            let cause = if closing == Closing::Evicted { LossCause::Evicted } else { LossCause::Hole };
+            connection.drain(cause, &mut out);
             connection.end(closing, time_ns, &mut out);
         }
         self.remove(cookie);

@@ -1,5 +1,6 @@
 //! One direction of a connection: what has arrived of it, and the window that the kernel side is to keep for it.
 
+use crate::account::Account;
 use crate::assembler::{Assembler, low};
 use crate::http::conversation::Appetite;
 use s3auditd_common::sample::{WINDOW_STEP_BYTES, Window, WindowKind};
@@ -13,6 +14,7 @@ const WANT_AFTER_BYTES: u64 = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) assembler: Assembler,
+    pub(crate) account: Account,
     /// Up to here our own skip window reaches: what is missing below was not wanted.
     pub(crate) skip_until: u64,
     /// Up to here a want window reaches.
@@ -24,11 +26,18 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn starting_at(raw: u32) -> Self {
-        Self { assembler: Assembler::starting_at(raw), skip_until: 0, want_until: 0, run: 0 }
+        Self {
+            assembler: Assembler::starting_at(raw),
+            account: Account::default(),
+            skip_until: 0,
+            want_until: 0,
+            run: 0,
+        }
     }
 
     pub(crate) const fn begin_at(&mut self, position: u64) {
         self.assembler.set_cursor(position);
+        self.account.begin_at(position);
     }
 
     /// The bytes from `at` to `end` have been taken, `seen` of them copied.

@@ -11,6 +11,48 @@ use std::io::{BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
+#[derive(Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Shows what is kept, how far delivery is, and what was given up.
+    Inspect(InspectArguments),
+    /// Writes the records that are kept as JSON lines, byte for byte, and deletes nothing.
+    Export(ExportArguments),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct InspectArguments {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: SpoolPlace,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ExportArguments {
+    /// Only what this reader has not had [default: all that is kept].
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    reader: Option<String>,
+    /// All that is kept.
+    #[arg(long)]
+    all: bool,
+    /// Into this new file, for its owner alone, and not to standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    place: SpoolPlace,
+}
+
+#[derive(clap::Args)]
+struct SpoolPlace {
+    /// The spool's directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    spool_dir: Option<String>,
+    /// The daemon's configuration file, to learn where the spool is.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
 pub(crate) fn run(command: SpoolCommand) -> Result<(), Failure> {
     match command {
         SpoolCommand::Inspect(arguments) => inspect_spool(arguments),

@@ -66,7 +66,7 @@ struct Out {
 
 impl Audit {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { capture, mut rebuild, producer, recorder, flush, health, notices, mut start, recovery } = begin;
+        let Begin { mut capture, mut rebuild, producer, recorder, flush, health, notices, mut start, recovery } = begin;
         if recorder.is_some() {
             rebuild.follow_moves();
         }

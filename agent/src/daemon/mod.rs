@@ -206,10 +206,11 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         limits: limits_now,
         instance_id: instance_id.clone(),
         boot_id: boot_id.clone(),
+        given_up_before: recovered.given_up.iter().map(|given_up| given_up.id).max().unwrap_or_default(),
     };
     let mut writer = tokio::spawn(writer.run(consumer, stopped.clone(), drain));
 
-    let previous = recovered.mark.as_ref().and_then(|mark| mark.chain).map(Hash::from_bytes);
+    let previous = recovered.mark.as_ref().and_then(|mark| Hash::parse(mark.chain.as_ref()?.as_bytes()));
     let maker = RecordMaker::new(record_settings(&config, instance_id, boot_id), 0);
     let author = Author::new(maker, Seal::new(config.chain, key, previous));
     let audit = Audit::new(Begin {

@@ -112,10 +112,12 @@ fn records(scrape: &mut Scrape, status: &Status) {
     scrape.gauge("records_writing", "Records on the way into the spool", books.writing.records);
     scrape.gauge("queue_limit_records", "The most records that may wait", status.queue_limit.records);
     scrape.gauge("queue_limit_bytes", "The most bytes that may wait", status.queue_limit.bytes);
-    scrape.gauge("spool_records", "Records in the spool", status.spool.records);
-    scrape.gauge("spool_bytes", "Bytes that the spool takes", status.spool.bytes);
-    scrape.gauge("spool_limit_bytes", "Bytes that the spool may take", status.spool.limit_bytes);
-    scrape.gauge("spool_oldest_timestamp_seconds", "Oldest record of the spool, since 1970; 0: none", status.spool.oldest.unwrap_or_default());
+    scrape.gauge("spool_records", "Records in the spool", status.spool.kept.records);
+    scrape.gauge("spool_bytes", "Bytes that the spool takes", status.spool.disk_bytes);
+    scrape.gauge("spool_limit_bytes", "Bytes that the spool may take", status.spool.limit);
+    scrape.counter("spool_corrupt_frames", "Batches of the spool that were damaged and left out", status.spool.corrupt_frames);
+    scrape.gauge("spool_free_bytes", "Bytes free on the spool's file system", status.spool.free_bytes);
+    scrape.gauge("spool_oldest_timestamp_seconds", "Oldest record of the spool, since 1970; 0: none", status.spool.oldest_ns.unwrap_or_default() / 1_000_000_000);
 }
 
 fn delivery(scrape: &mut Scrape, status: &Status) {

@@ -11,11 +11,11 @@ use super::place::{self, Lock};
 use super::state::State;
 use super::tail::{self, Tail};
 use super::{
-    Appended, Frame, GivenUp, GivenUpCause, JOURNAL_LIMIT, Mark, Recovered, Settings, SpoolError, SpoolStatus,
+    Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Recovered, Settings, SpoolError, SpoolStatus,
     salvage,
 };
 use crate::config::{SpoolSync, WhenFull};
-use crate::queue::Count;
+use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -34,6 +34,8 @@ pub(super) struct Disk {
     /// `None`: to be opened at the next read.
     reader: Mutex<Option<Database>>,
     known: Mutex<Known>,
+    /// The last frame that each reader was given.
+    handed: Mutex<BTreeMap<String, u64>>,
 }
 
 struct Writer {
@@ -68,7 +70,8 @@ impl Disk {
             set_aside,
             given_up: known.state.hand_out(),
         };
-        let disk = Self { settings, writer: Mutex::new(writer), reader: Mutex::new(None), known: Mutex::new(known) };
+        let (writer, known, handed) = (Mutex::new(writer), Mutex::new(known), Mutex::default());
+        let disk = Self { settings, writer, reader: Mutex::new(None), known, handed };
         let mut writer = disk.writer();
         disk.keep_aside(&mut writer);
         if let Err(problem) = disk.write(&mut writer, &damaged) {
@@ -113,6 +116,8 @@ impl Disk {
         let room = self.room(writer, &row)?;
         let database = self.database(writer)?;
         let mut dropped: BTreeMap<String, Count> = BTreeMap::new();
+        // Held from the first drop to the end, so that no frame is both dropped and handed out.
+        let mut handed = None;
         database.whole(|| {
             database.delete_up_to(state.gone)?;
             while !room.is_enough(database.pages()?) {
@@ -120,10 +125,15 @@ impl Disk {
                 let Some((oldest, info)) = oldest.filter(|_| self.settings.when_full == WhenFull::DropOldest) else {
                     return Err(room.refusal());
                 };
-                for reader in state.lose(oldest, GivenUpCause::SpoolFull, &info.range).into_iter().flatten() {
+                let handed: &MutexGuard<'_, BTreeMap<String, u64>> = handed.get_or_insert_with(|| self.handed());
+                for reader in state.lose(oldest, DropCause::SpoolFull, &info.range).into_iter().flatten() {
+                    // Delivery holds it in memory, and may still deliver it.
+                    if handed.get(&reader).is_some_and(|handed| oldest <= *handed) {
+                        continue;
+                    }
                     let count = dropped.entry(reader).or_default();
                     count.records += info.range.records;
-                    count.bytes += info.bytes;
+                    count.bytes += info.range.bytes;
                 }
                 database.delete(oldest)?;
                 state.dropped_oldest(oldest);
@@ -191,10 +201,22 @@ impl Disk {
         writer.database.as_ref().ok_or(Fault::NoSpace)
     }
 
-    pub(super) fn next(&self, mut after: u64) -> Result<Option<Frame>, SpoolError> {
+    fn handed(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn next(&self, reader: &str, mut after: u64) -> Result<Option<Frame>, SpoolError> {
         loop {
-            let Some(number) = self.known().next(after) else { return Ok(None) };
-            let fault = match self.read(number) {
+            let (number, read) = {
+                let mut handed = self.handed();
+                let Some(number) = self.known().next(after) else { return Ok(None) };
+                let read = self.read(number);
+                if let Ok(Some(_)) = read {
+                    handed.insert(reader.to_owned(), number);
+                }
+                (number, read)
+            };
+            let fault = match read {
                 Ok(Some(row)) => match row.frame(number) {
                     Some(frame) => return Ok(Some(frame)),
                     None => None,
@@ -228,7 +250,7 @@ impl Disk {
         }
         {
             let mut known = self.known();
-            known.state.lose(number, GivenUpCause::Corrupt, &info.range);
+            known.state.lose(number, DropCause::Corrupt, &info.range);
             known.state.hole(number, number);
             known.index.remove(&number);
         }
@@ -345,6 +367,7 @@ impl Disk {
 
     pub(super) fn status(&self) -> SpoolStatus {
         let mut status = self.known().status();
+        status.dir = Some(self.settings.dir.display().to_string());
         status.disk_bytes = place::total_bytes(&self.settings.dir);
         status.limit = self.settings.max_bytes;
         status.free_bytes = place::free_bytes(&self.settings.dir);

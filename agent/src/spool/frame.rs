@@ -4,6 +4,7 @@
 
 use super::known::Info;
 use super::{Frame, Mark, Range};
+use crate::ledger::Count;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -58,7 +59,9 @@ impl Row {
         if crc32fast::hash(&self.body) != head.body_checksum {
             return None;
         }
-        Some(Frame { number, key: Uuid::from_u128(head.key), lines: lines(&Bytes::from(self.body))? })
+        let Range { instance_id, first, .. } = head.range();
+        let lines = lines(&Bytes::from(self.body))?;
+        Some(Frame { number, key: Uuid::from_u128(head.key), lines, instance_id, first_sequence: first })
     }
 }
 
@@ -73,12 +76,12 @@ impl Head {
 
     /// What is remembered of it.
     pub(super) fn info(&self) -> Info {
-        Info { range: self.range(), bytes: self.bytes, time_ns: self.mark.time_ns }
+        Info { range: self.range(), time_ns: self.mark.time_ns }
     }
 
     /// The sequence numbers of its lines.
     fn range(&self) -> Range {
-        Range::of(&self.mark, self.records)
+        Range::of(&self.mark, Count { records: self.records, bytes: self.bytes })
     }
 }
 

@@ -3,8 +3,8 @@
 use super::database::Contents;
 use super::state::State;
 use super::tail::Said;
-use super::{GivenUpCause, Range, ReaderStatus, SpoolStatus};
-use crate::queue::Count;
+use super::{Range, ReaderStatus, SpoolStatus};
+use crate::ledger::{Count, DropCause};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Info {
     pub(super) range: Range,
-    pub(super) bytes: u64,
     pub(super) time_ns: u64,
 }
 
@@ -77,7 +76,7 @@ impl Known {
         let above = self.index.range((Bound::Excluded(number), Bound::Unbounded));
         above.fold((0, Count::default()), |(frames, sum), (_, info)| {
             let records = sum.records.saturating_add(info.range.records);
-            (frames + 1, Count { records, bytes: sum.bytes.saturating_add(info.bytes) })
+            (frames + 1, Count { records, bytes: sum.bytes.saturating_add(info.range.bytes) })
         })
     }
 
@@ -142,7 +141,7 @@ impl Known {
         }
         for (first, last) in runs.into_iter().flat_map(|run| self.uncounted(run)).collect::<Vec<_>>() {
             let range = self.between(first, last, ends);
-            self.state.lose(last, GivenUpCause::Corrupt, &range);
+            self.state.lose(last, DropCause::Corrupt, &range);
             self.state.hole(first, last);
         }
     }
@@ -169,7 +168,7 @@ impl Known {
 
     /// What the neighbours tell of the frames from `first` to `last`.
     fn between(&self, first: u64, last: u64, ends: &BTreeMap<u64, (Arc<str>, u64)>) -> Range {
-        let unknown = Range { instance_id: "".into(), first: 0, last: 0, records: 0 };
+        let unknown = Range { instance_id: "".into(), first: 0, last: 0, records: 0, bytes: 0 };
         let end = ends.get(&last).cloned().or_else(|| {
             let next = &self.index.get(&last.saturating_add(1))?.range;
             Some((Arc::clone(&next.instance_id), next.first.checked_sub(1)?))
@@ -179,6 +178,6 @@ impl Known {
         if instance != *instance_before || end <= *before {
             return unknown;
         }
-        Range { instance_id: instance, first: before + 1, last: end, records: end - before }
+        Range { instance_id: instance, first: before + 1, last: end, records: end - before, bytes: 0 }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::known::{Info, Known};
 use super::state::State;
-use super::{Appended, Frame, GivenUpCause, Mark, Range, RefusedCause};
-use crate::queue::Count;
+use super::{Appended, Frame, Mark, Range, RefusedCause};
+use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,7 @@ impl Memory {
     pub(super) fn append(&self, lines: Vec<Bytes>, key: Uuid, mark: Mark, announced: &[u64]) -> Appended {
         let mut held = self.lock();
         let count = Count::of(&lines);
-        let bytes: u64 = held.known.index.values().map(|info| info.bytes).sum();
+        let bytes: u64 = held.known.index.values().map(|info| info.range.bytes).sum();
         if count.bytes > self.max_bytes {
             return Appended::Refused(RefusedCause::TooLarge);
         }
@@ -44,11 +44,13 @@ impl Memory {
             return Appended::Refused(RefusedCause::Full);
         }
         let number = held.known.state.newest + 1;
-        held.known.insert(number, Info { range: Range::of(&mark, count.records), bytes: count.bytes, time_ns: mark.time_ns });
+        let range = Range::of(&mark, count);
+        let (instance_id, first_sequence) = (range.instance_id.clone(), range.first);
+        held.known.insert(number, Info { range, time_ns: mark.time_ns });
         held.known.state.newest = number;
         held.known.state.mark = Some(mark);
         held.known.state.announced(announced);
-        held.frames.push_back(Frame { number, key, lines });
+        held.frames.push_back(Frame { number, key, lines, instance_id, first_sequence });
         Appended::Stored { number, dropped: Vec::new() }
     }
 
@@ -70,7 +72,7 @@ impl Memory {
         done
     }
 
-    pub(super) fn give_up(&self, cause: GivenUpCause, reader: Option<String>, range: &Range) -> u64 {
+    pub(super) fn give_up(&self, cause: DropCause, reader: Option<String>, range: &Range) -> u64 {
         self.change(|state| state.note(cause, reader, range))
     }
 }

@@ -16,7 +16,7 @@ mod tail;
 pub mod tool;
 
 use crate::config::{SpoolSync, WhenFull};
-use crate::queue::Count;
+use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
 use disk::Disk;
 use memory::Memory;
@@ -54,6 +54,10 @@ pub struct Frame {
     pub key: Uuid,
     /// The records, without line ends.
     pub lines: Vec<Bytes>,
+    /// Who numbered them.
+    pub instance_id: Arc<str>,
+    /// The first one's number; the others follow.
+    pub first_sequence: u64,
 }
 
 /// Where the record stream stood behind a frame.
@@ -67,43 +71,10 @@ pub struct Mark {
     pub sequence: u64,
     /// When it was written, in nanoseconds since 1970.
     pub time_ns: u64,
-    /// Of the hash chain, if there is one.
-    pub chain: Option<[u8; 32]>,
+    /// Of the hash chain, in hex digits, if there is one.
+    pub chain: Option<String>,
     /// The stream ended here as asked.
     pub stopped: bool,
-}
-
-macro_rules! given_up_causes {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal;)+) => {
-        /// Why records will not reach a reader.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum GivenUpCause { $($(#[doc = $doc])+ $variant,)+ }
-
-        impl GivenUpCause {
-            /// Every cause.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
-
-            /// The name that records, metrics and commands use.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)+ }
-            }
-        }
-    };
-}
-
-given_up_causes! {
-    /// The oldest frames had to go for new ones.
-    SpoolFull = "spool_full";
-    /// What is on the disk is not what was written.
-    Corrupt = "corrupt";
-    /// The webhook refuses this very record.
-    Poison = "poison";
-    /// The webhook says of this single record that it is too large.
-    TooLarge = "too_large";
-    /// Left when the time to drain had passed.
-    Shutdown = "shutdown";
 }
 
 /// A run of sequence numbers that was given up, kept on disk until announced in the stream.
@@ -112,7 +83,7 @@ pub struct GivenUp {
     /// The spool gives it; [`Spool::append`] is told of it when the run is announced.
     pub id: u64,
     /// Why.
-    pub cause: GivenUpCause,
+    pub cause: DropCause,
     /// Who will not get them; `None`: nobody was there to get them.
     pub reader: Option<String>,
     /// Whose numbers; empty: what was lost was too damaged to tell, and the numbers mean nothing.
@@ -123,6 +94,8 @@ pub struct GivenUp {
     pub last: u64,
     /// Records; less than the numbers tell if runs were put together because there were too many.
     pub records: u64,
+    /// Bytes of their lines, line ends not counted.
+    pub bytes: u64,
 }
 
 /// What was found when a spool was opened.
@@ -216,6 +189,8 @@ pub enum SpoolError {
 /// How a spool stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolStatus {
+    /// Its directory; None: memory.
+    pub dir: Option<String>,
     /// The files' length; in memory: of the lines.
     pub disk_bytes: u64,
     /// What the configuration allows the database.
@@ -256,12 +231,14 @@ struct Range {
     first: u64,
     last: u64,
     records: u64,
+    bytes: u64,
 }
 
 impl Range {
-    fn of(mark: &Mark, records: u64) -> Self {
+    fn of(mark: &Mark, count: Count) -> Self {
+        let Count { records, bytes } = count;
         let first = mark.sequence.saturating_add(1).saturating_sub(records);
-        Self { instance_id: mark.instance_id.as_str().into(), first, last: mark.sequence, records }
+        Self { instance_id: mark.instance_id.as_str().into(), first, last: mark.sequence, records, bytes }
     }
 }
 
@@ -328,7 +305,7 @@ impl Spool {
     pub fn next(&self, reader: &str, after: u64) -> Result<Option<Frame>, SpoolError> {
         self.read(|state| state.cursor(reader)).ok_or_else(|| SpoolError::NoReader(reader.to_owned()))?;
         match &self.0.store {
-            Store::Disk(disk) => disk.next(after),
+            Store::Disk(disk) => disk.next(reader, after),
             Store::Memory(memory) => Ok(memory.next(after)),
         }
     }
@@ -354,9 +331,9 @@ impl Spool {
     /// # Errors
     /// It could not be written (with [`SpoolSync::Always`]).
     pub fn give_up(&self, given_up: &GivenUp) -> Result<u64, SpoolError> {
-        let GivenUp { cause, reader, instance_id, first, last, records, .. } = given_up;
-        let range =
-            Range { instance_id: instance_id.as_str().into(), first: *first, last: *last, records: *records };
+        let GivenUp { cause, reader, instance_id, first, last, records, bytes, .. } = given_up;
+        let instance_id = instance_id.as_str().into();
+        let range = Range { instance_id, first: *first, last: *last, records: *records, bytes: *bytes };
         match &self.0.store {
             Store::Disk(disk) => disk.change(|state| state.note(*cause, reader.clone(), &range)),
             Store::Memory(memory) => Ok(memory.give_up(*cause, reader.clone(), &range)),
@@ -387,6 +364,18 @@ impl Spool {
     /// It could not be written (with [`SpoolSync::Always`]).
     pub fn remove_reader(&self, reader: &str) -> Result<(), SpoolError> {
         self.change(|state| state.remove_reader(reader))
+    }
+
+    /// Whether what it keeps outlives the process.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        matches!(self.0.store, Store::Disk(_))
+    }
+
+    /// How much waits for a reader.
+    #[must_use]
+    pub fn waiting(&self, reader: &str) -> Count {
+        self.status().readers.get(reader).map(|reader| reader.waiting).unwrap_or_default()
     }
 
     /// How it stands.

@@ -1,6 +1,7 @@
 //! What a spool knows besides its frames: how far each reader is, what was given up. Pure: no IO, no clock.
 
-use super::{GivenUpCause, GivenUp, Mark, Range};
+use super::{GivenUp, Mark, Range};
+use crate::ledger::DropCause;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -81,7 +82,7 @@ impl State {
     }
 
     /// A frame will not reach the readers that have not had it; those are returned. Without any reader: one `None`.
-    pub(super) fn lose(&mut self, number: u64, cause: GivenUpCause, range: &Range) -> Vec<Option<String>> {
+    pub(super) fn lose(&mut self, number: u64, cause: DropCause, range: &Range) -> Vec<Option<String>> {
         let mut losers: Vec<_> =
             self.cursors.iter().filter(|(_, cursor)| **cursor < number).map(|(name, _)| Some(name.clone())).collect();
         if self.cursors.is_empty() {
@@ -128,7 +129,7 @@ impl State {
     }
 
     /// Notes a run and returns its id. It joins the run that it continues, unless that was handed out.
-    pub(super) fn note(&mut self, cause: GivenUpCause, reader: Option<String>, range: &Range) -> u64 {
+    pub(super) fn note(&mut self, cause: DropCause, reader: Option<String>, range: &Range) -> u64 {
         let crowded = self.given_up.len() >= MOST_RUNS;
         let handed = self.handed;
         let joined = self.given_up.iter_mut().rev().find(|run| {
@@ -140,6 +141,7 @@ impl State {
             run.first = run.first.min(range.first);
             run.last = run.last.max(range.last);
             run.records = run.records.saturating_add(range.records);
+            run.bytes = run.bytes.saturating_add(range.bytes);
             return run.id;
         }
         self.last_id += 1;
@@ -151,6 +153,7 @@ impl State {
             first: range.first,
             last: range.last,
             records: range.records,
+            bytes: range.bytes,
         });
         self.last_id
     }

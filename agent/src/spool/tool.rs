@@ -139,7 +139,7 @@ pub fn render(inspection: &Inspection) -> String {
         line("reader", format!("{name}: settled up to frame {cursor}; {waits}"));
     }
     for run in given_up {
-        let GivenUp { id, cause, reader, instance_id, first, last, records } = run;
+        let GivenUp { id, cause, reader, instance_id, first, last, records, .. } = run;
         let reader = reader.as_deref().unwrap_or("nobody");
         let range = if instance_id.is_empty() {
             "an unknown number of records".to_owned()

@@ -3,9 +3,11 @@
 //! [`Conversation`] takes spans of the two streams in causal order: when a span arrives, everything that the other
 //! direction had moved by then has been taken. That makes positions comparable: a reply to a request lies at or
 //! behind the place where the sent stream stood when that request had been received. `request_side` and `reply_side`
-//! hold the transitions of the two directions, this file what they share.
+//! hold the transitions of the two directions, `request_gap` and `reply_gap` those over bytes that were not seen, this file
+//! what they share.
 
 use super::body::Body;
+use super::doubt::{Doubt, Doubtful, Range, Start};
 use super::open::{Open, Part};
 use super::preface::Preface;
 use super::reader::HeadReader;
@@ -31,8 +33,8 @@ pub(crate) struct Span<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Data<'a> {
     Seen(&'a [u8]),
-    /// So many bytes moved and were not seen, for whatever cause.
-    Gap(u64),
+    /// So many bytes moved and were not seen.
+    Gap(u64, LossCause),
 }
 
 /// What a step may use and change besides the conversation itself.
@@ -154,20 +156,26 @@ pub(crate) struct Conversation {
     /// What a proxy's header said.
     pub(super) announced: Option<Announced>,
     next_ordinal: u64,
+    /// See [`Doubt`].
+    pub(super) doubt: Doubt,
+    /// The running reply may have no body, whatever its head says: where that would be, there may be replies.
+    pub(super) body_may_be_none: bool,
+    /// What moved before the connection's beginning for us, and until it is in step, is a loss of ours.
+    beginning_lost: bool,
 }
 
 impl Conversation {
     /// A connection whose first bytes are to come.
     pub(crate) const fn from_the_start() -> Self {
-        Self::new(RequestSide::Preface(Preface::new()), ReplySide::Idle, false)
+        Self::new(RequestSide::Preface(Preface::new()), ReplySide::Idle, false, false)
     }
 
-    /// A connection met in mid-stream.
-    pub(crate) const fn in_mid_stream() -> Self {
-        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false }, true)
+    /// A connection met in mid-stream. `beginning_lost`: not because it was open before the agent.
+    pub(crate) const fn in_mid_stream(beginning_lost: bool) -> Self {
+        Self::new(RequestSide::Unsynced, ReplySide::Lost { holder: false }, true, beginning_lost)
     }
 
-    const fn new(request: RequestSide, reply: ReplySide, unsynced: bool) -> Self {
+    const fn new(request: RequestSide, reply: ReplySide, unsynced: bool, beginning_lost: bool) -> Self {
         Self {
             open: VecDeque::new(),
             request,
@@ -176,6 +184,9 @@ impl Conversation {
             outgoing_suspected: false,
             announced: None,
             next_ordinal: 0,
+            doubt: Doubt::new(),
+            body_may_be_none: false,
+            beginning_lost,
         }
     }
 
@@ -258,6 +269,38 @@ impl Conversation {
         }
         self.request = RequestSide::Opaque;
         self.reply = ReplySide::Opaque;
+        self.doubt.end();
+    }
+
+    /// The next range that is over and in which operations may hide.
+    pub(crate) fn next_doubtful(&mut self) -> Option<Range> {
+        self.doubt.next_over()
+    }
+
+    /// Bytes received, from `at` on, in which a request's head may be that was not read.
+    pub(super) fn doubt_received(&mut self, at: u64, bytes: Doubtful<'_>, span: &Span<'_>, cx: &mut Context<'_>) {
+        // Met in mid-stream, bytes that were seen may be of before: they count once something of ours is missing.
+        let of_before = matches!(bytes, Doubtful::Seen(_)) && self.unsynced && !self.beginning_lost;
+        if of_before && self.doubt.is_empty() {
+            return;
+        }
+        if self.doubt.note(Direction::Received, at, span.time_ns, bytes, false) {
+            cx.counters.lose(LossCause::Unplaced);
+        }
+    }
+
+    /// The same of bytes sent, and a reply's head.
+    pub(super) fn doubt_sent(&mut self, at: u64, bytes: Doubtful<'_>, span: &Span<'_>, cx: &mut Context<'_>) {
+        let straddles = self.unsynced && self.beginning_lost;
+        if self.doubt.note(Direction::Sent, at, span.time_ns, bytes, straddles) {
+            cx.counters.lose(LossCause::Unplaced);
+        }
+    }
+
+    /// The span's data as doubtful bytes: the first `count` of what is unseen.
+    pub(super) fn unseen(span: &Span<'_>, count: u64, start: Start) -> Doubtful<'static> {
+        let cause = if let Data::Gap(_, cause) = span.data { cause } else { LossCause::Unplaced };
+        Doubtful::Unseen { count, cause, start }
     }
 
     /// Moves what unfinished bodies and heads hold into their exchanges.
@@ -332,7 +375,10 @@ impl Conversation {
             ReplySide::Body { body, .. } => body.capacity(),
             ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => 0,
         };
-        self.open.iter().map(Open::cost).fold(request.saturating_add(reply), usize::saturating_add)
+        self.open
+            .iter()
+            .map(Open::cost)
+            .fold(request.saturating_add(reply).saturating_add(self.doubt.cost()), usize::saturating_add)
     }
 
     /// Index of the first exchange whose reply is not done: it owns the next bytes sent.
@@ -362,6 +408,7 @@ impl Conversation {
         if begun && let Some(open) = self.open.back_mut() {
             open.miss(UnseenPart::RequestHead);
             open.request_part = Part::Done;
+            self.doubt.unseen_request_has_record();
         }
         begun
     }

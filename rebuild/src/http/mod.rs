@@ -5,6 +5,7 @@
 pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod conversation;
+pub(crate) mod doubt;
 pub(crate) mod framing;
 pub mod head;
 pub(crate) mod open;
@@ -12,5 +13,7 @@ pub(crate) mod parse;
 mod preface;
 pub(crate) mod probe;
 pub(crate) mod reader;
+mod reply_gap;
 pub(crate) mod reply_side;
+mod request_gap;
 pub(crate) mod request_side;

@@ -30,14 +30,15 @@ pub(crate) struct Preface {
     bytes: Vec<u8>,
     /// Bytes of version 2 that were passed over.
     passed: usize,
-    /// When the first byte moved, and the other direction's position then.
+    /// Where the first byte stands, when it moved, and the other direction's position then.
+    pub(crate) first_at: u64,
     pub(crate) first_ns: u64,
     pub(crate) first_other: u64,
 }
 
 impl Preface {
     pub(crate) const fn new() -> Self {
-        Self { bytes: Vec::new(), passed: 0, first_ns: 0, first_other: 0 }
+        Self { bytes: Vec::new(), passed: 0, first_at: 0, first_ns: 0, first_other: 0 }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

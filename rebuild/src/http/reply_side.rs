@@ -2,6 +2,7 @@
 
 use super::body::{Body, Progress};
 use super::conversation::{Context, Conversation, Data, Origin, ReplyOrigin, ReplySide, RequestSide, Span};
+use super::doubt::Doubtful;
 use super::framing::{self, Framing};
 use super::head::ResponseHead;
 use super::open::{Open, Part};
@@ -27,7 +28,7 @@ impl Conversation {
                     span.at += used as u64;
                 }
             }
-            Data::Gap(mut left) => {
+            Data::Gap(mut left, _) => {
                 while left > 0 {
                     let used = self.send_gap(left, &span, cx).min(left);
                     left -= used;
@@ -75,9 +76,11 @@ impl Conversation {
                 }
                 from => {
                     let used = from.map_or(count, |from| count.min(from - span.at));
+                    let len = usize::try_from(used).unwrap_or(bytes.len());
+                    self.doubt_sent(span.at, Doubtful::Seen(bytes.get(..len).unwrap_or(bytes)), span, cx);
                     self.send_lost(used, holder, span, cx);
                     self.reply = ReplySide::Lost { holder };
-                    usize::try_from(used).unwrap_or(bytes.len())
+                    len
                 }
             },
             ReplySide::Opaque => {
@@ -101,6 +104,7 @@ impl Conversation {
         if before == 0 {
             self.reply = head(ReplyOrigin::Next);
         } else {
+            self.doubt_sent(span.at, Doubtful::Seen(bytes.get(..before).unwrap_or(bytes)), span, cx);
             self.surplus(before as u64, span, cx);
         }
         before
@@ -116,7 +120,7 @@ impl Conversation {
     }
 
     /// More was sent than the reply declared (radosgw's dbstore does).
-    fn surplus(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
+    pub(super) fn surplus(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
         cx.counters.surplus_bytes += count;
         if let Some(open) = self.open.iter_mut().rfind(|open| open.reply_part == Part::Done) {
             open.note(Oddity::InferredFraming);
@@ -144,6 +148,10 @@ impl Conversation {
             Event::End => self.end_reply_head(&reader, used, span, cx),
             Event::TooLong => {
                 cx.counters.lose(LossCause::HeadTooLong);
+                // Undecided, with the smallest of limits: what it is a part of is doubtful.
+                if !reader.is_decided() {
+                    self.doubt_reply_buffered(&reader, span.at + used as u64, span, cx);
+                }
                 self.lose_reply_head(reader.len() as u64, span);
             }
             Event::Http2 | Event::Rejected => self.reject_reply(&reader, origin, used, span, cx),
@@ -165,6 +173,7 @@ impl Conversation {
             }
         }
         self.hand_out_done(cx);
+        self.doubt.reply_read();
         if self.target().is_none() {
             let begun = match &self.request {
                 RequestSide::Head { reader, origin: Origin::First | Origin::Next } if !reader.is_empty() => {
@@ -174,6 +183,7 @@ impl Conversation {
                 _ => self.begin_unseen(span.time_ns, cx),
             };
             if !begun {
+                self.doubt.no_room_for_reply();
                 self.reply = ReplySide::Lost { holder: false };
                 return;
             }
@@ -221,13 +231,15 @@ impl Conversation {
             return;
         }
         let (next, framing_lost) = begin_body(open, &response, cx.limits.max_body_start_bytes, end);
+        // After a loss the reply may be another request's, a HEAD's for instance.
+        self.body_may_be_none = open.request.is_none() || self.doubt.may_have_missed_requests();
         open.response = Some(response);
         cx.counters.response_framing_lost += u64::from(framing_lost);
         self.reply = next;
     }
 
     /// The running reply's head cannot be read on (or was not seen).
-    fn lose_reply_head(&mut self, head_bytes: u64, span: &Span<'_>) {
+    pub(super) fn lose_reply_head(&mut self, head_bytes: u64, span: &Span<'_>) {
         let mut holder = false;
         if let Some(open) = self.replying() {
             holder = true;
@@ -251,10 +263,12 @@ impl Conversation {
         let buffered = reader.len() as u64;
         match origin {
             ReplyOrigin::Next => {
+                self.doubt_reply_buffered(reader, span.at + used as u64, span, cx);
                 self.reply = ReplySide::Idle;
                 self.surplus(buffered, span, cx);
             }
             ReplyOrigin::Turn => {
+                self.doubt_reply_buffered(reader, span.at + used as u64, span, cx);
                 cx.counters.lose(LossCause::ResponseHeadUnseen);
                 self.lose_reply_head(buffered, span);
             }
@@ -268,7 +282,14 @@ impl Conversation {
     }
 
     fn send_body(&mut self, mut body: Body, sure: bool, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
+        // Another reply begins in one way only: this is a body, whatever the request was.
+        if body.taken() == 0 && bytes.first().is_some_and(|byte| *byte != b'H') {
+            self.body_may_be_none = false;
+        }
         let (used, progress) = body.take(bytes);
+        if self.body_may_be_none || body.ends_with_connection() {
+            self.doubt_sent(span.at, Doubtful::Seen(bytes.get(..used).unwrap_or(bytes)), span, cx);
+        }
         if let Some(open) = self.replying() {
             open.response_body_bytes += used as u64;
             open.touch(span.time_ns);
@@ -279,7 +300,7 @@ impl Conversation {
     }
 
     /// `unseen`: what it means when the framing broke.
-    fn after_reply_body(
+    pub(super) fn after_reply_body(
         &mut self,
         body: Body,
         sure: bool,
@@ -311,79 +332,20 @@ impl Conversation {
         };
     }
 
-    /// One step over unseen bytes; says how many of them it used.
-    fn send_gap(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) -> u64 {
-        match std::mem::replace(&mut self.reply, ReplySide::Opaque) {
-            ReplySide::Idle => self.gap_between_replies(count, span, cx),
-            ReplySide::Head { reader, origin } => {
-                let buffered = reader.len() as u64;
-                if let ReplyOrigin::InsteadOfBody(body) = origin {
-                    if let Some(open) = self.replying() {
-                        open.response_body_bytes += buffered + count;
-                    }
-                    let unseen = Some(UnseenPart::ResponseBody);
-                    self.after_reply_body(body, false, Progress::Broken, unseen, span.at, cx);
-                } else {
-                    cx.counters.lose(LossCause::ResponseHeadUnseen);
-                    self.lose_reply_head(buffered + count, span);
-                }
-                count
-            }
-            ReplySide::Body { mut body, sure, .. } => {
-                let next = self.next_head_at(&body, sure, span);
-                let (used, progress) = match next {
-                    Some(at) if at > span.at => body.pass(count.min(at - span.at)),
-                    Some(_) => (count, Progress::Broken),
-                    None => body.pass(count),
-                };
-                if let Some(open) = self.replying() {
-                    open.response_body_bytes += used;
-                    open.touch(span.time_ns);
-                }
-                let unseen = Some(UnseenPart::ResponseBody);
-                self.after_reply_body(body, sure, progress, unseen, span.at + used, cx);
-                used
-            }
-            ReplySide::Lost { holder } => match self.next_reply_from(holder, span.at) {
-                Some(from) if from == span.at => {
-                    self.end_lost(holder, span);
-                    cx.counters.lose(LossCause::ResponseHeadUnseen);
-                    self.lose_reply_head(count, span);
-                    count
-                }
-                from => {
-                    let used = from.map_or(count, |from| count.min(from - span.at));
-                    self.send_lost(used, holder, span, cx);
-                    self.reply = ReplySide::Lost { holder };
-                    used
-                }
-            },
-            ReplySide::Opaque => {
-                cx.counters.opaque_bytes += count;
-                count
-            }
-        }
-    }
-
-    fn gap_between_replies(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) -> u64 {
-        self.reply = ReplySide::Idle;
-        let due_from = match self.target() {
-            Some(index) => self.open.get(index).and_then(|open| open.reply_from).unwrap_or(span.at),
-            None if matches!(self.request, RequestSide::Lost { .. }) => span.at,
-            None => u64::MAX,
-        };
-        if due_from > span.at {
-            let used = count.min(due_from - span.at);
-            self.surplus(used, span, cx);
-            return used;
-        }
-        cx.counters.lose(LossCause::ResponseHeadUnseen);
-        self.lose_reply_head(count, span);
-        count
+    /// What was held back, up to `end`, was no reply's head, or only a part of one.
+    pub(super) fn doubt_reply_buffered(
+        &mut self,
+        reader: &HeadReader,
+        end: u64,
+        span: &Span<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let at = end.saturating_sub(reader.len() as u64);
+        self.doubt_sent(at, Doubtful::Seen(reader.bytes()), span, cx);
     }
 
     /// Bytes sent while the end of a reply is not known.
-    fn send_lost(&mut self, count: u64, holder: bool, span: &Span<'_>, cx: &mut Context<'_>) {
+    pub(super) fn send_lost(&mut self, count: u64, holder: bool, span: &Span<'_>, cx: &mut Context<'_>) {
         let before_any = self.unsynced || self.open.is_empty();
         match self.replying().filter(|_| holder) {
             Some(open) => {
@@ -400,7 +362,7 @@ impl Conversation {
     }
 
     /// The reply whose end was lost is over: the next one begins.
-    fn end_lost(&mut self, holder: bool, span: &Span<'_>) {
+    pub(super) fn end_lost(&mut self, holder: bool, span: &Span<'_>) {
         if let Some(open) = self.replying().filter(|_| holder) {
             open.note(Oddity::InferredFraming);
             open.reply_part = Part::Done;
@@ -411,14 +373,14 @@ impl Conversation {
     /// Where, from here on, the reply behind a lost one begins: the first byte sent after its request was received.
     /// None: no such request was seen yet. A request that had been received before the loss (pipelining) is none: its
     /// reply may lie in the lost part, or not, and a guess could give it somebody else's.
-    fn next_reply_from(&self, holder: bool, at: u64) -> Option<u64> {
+    pub(super) fn next_reply_from(&self, holder: bool, at: u64) -> Option<u64> {
         let next = self.open.get(self.target()? + usize::from(holder))?;
         next.request.as_ref().and(next.reply_from).filter(|from| *from >= at)
     }
 
     /// Where the body of the running reply may have ended without saying so: a HEAD that was not seen has none, and a
     /// reply without a length may have been sent by a server that forgot it.
-    fn next_head_at(&self, body: &Body, sure: bool, span: &Span<'_>) -> Option<u64> {
+    pub(super) fn next_head_at(&self, body: &Body, sure: bool, span: &Span<'_>) -> Option<u64> {
         let untouched = !sure && body.taken() == 0;
         if !untouched && !body.ends_with_connection() {
             return None;
@@ -432,7 +394,7 @@ impl Conversation {
         (untouched && unread).then_some(span.at)
     }
 
-    fn replying(&mut self) -> Option<&mut Open> {
+    pub(super) fn replying(&mut self) -> Option<&mut Open> {
         self.open.iter_mut().find(|open| open.reply_part != Part::Done)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::body::{Body, Progress};
 use super::conversation::{Context, Conversation, Data, Origin, ReplySide, RequestSide, Span};
+use super::doubt::Doubtful;
 use super::framing::{self, Framing};
 use super::open::{Open, Part};
 use super::parse;
@@ -12,16 +13,20 @@ use crate::loss::LossCause;
 
 impl Conversation {
     pub(super) fn received(&mut self, span: Span<'_>, cx: &mut Context<'_>) {
+        let mut span = span;
         match span.data {
             Data::Seen(mut bytes) => {
                 while !bytes.is_empty() {
                     let used = self.receive(bytes, &span, cx);
                     bytes = bytes.get(used..).unwrap_or_default();
+                    span.at += used as u64;
                 }
             }
-            Data::Gap(mut left) => {
+            Data::Gap(mut left, _) => {
                 while left > 0 {
-                    left -= self.receive_gap(left, &span, cx).min(left);
+                    let used = self.receive_gap(left, &span, cx).min(left);
+                    left -= used;
+                    span.at += used;
                 }
             }
         }
@@ -46,6 +51,7 @@ impl Conversation {
                 0
             }
             RequestSide::Lost { sent_at } => {
+                self.doubt_received(span.at, Doubtful::Seen(bytes), span, cx);
                 self.place_unknown(bytes.len() as u64, span, cx);
                 self.request = RequestSide::Lost { sent_at: sent_at.max(span.other) };
                 bytes.len()
@@ -69,6 +75,7 @@ impl Conversation {
     fn receive_preface(&mut self, mut preface: Preface, bytes: &[u8], span: &Span<'_>, cx: &mut Context<'_>) -> usize {
         let was_empty = preface.is_empty();
         if was_empty {
+            preface.first_at = span.at;
             preface.first_ns = span.time_ns;
             preface.first_other = span.other;
         }
@@ -103,8 +110,8 @@ impl Conversation {
         {
             let preface = std::mem::replace(preface, Preface::new());
             self.request = head(Origin::First);
-            let (time_ns, other) = (preface.first_ns, preface.first_other);
-            self.received(Span { at: 0, time_ns, other, data: Data::Seen(preface.bytes()) }, cx);
+            let (at, time_ns, other) = (preface.first_at, preface.first_ns, preface.first_other);
+            self.received(Span { at, time_ns, other, data: Data::Seen(preface.bytes()) }, cx);
         }
     }
 
@@ -120,6 +127,7 @@ impl Conversation {
         if matches!(origin, Origin::MidStream) && !was_empty && span.other > reader.first_other {
             // The gateway spoke in the middle of what might have been a first line: so it was none.
             cx.counters.unsynced_bytes += reader.len() as u64;
+            self.doubt_buffered(&reader, span.at, span, cx);
             self.request = head(origin);
             return 0;
         }
@@ -136,6 +144,7 @@ impl Conversation {
             Event::FirstLine => {
                 if let Origin::DoubtfulBody(body) = origin {
                     self.after_body(body, Progress::Broken, Some(UnseenPart::RequestBody), span, cx);
+                    self.doubt_buffered(&reader, span.at + used as u64, span, cx);
                     self.place_unknown(reader.len() as u64, span, cx);
                 } else {
                     self.accept_head(reader, &origin, span, cx);
@@ -155,7 +164,8 @@ impl Conversation {
                     }
                     used
                 } else {
-                    used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
+                    let behind = Span { at: span.at + used as u64, ..*span };
+                    used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), &behind, cx)
                 }
             }
             Event::Http2 if matches!(origin, Origin::First | Origin::MidStream) => {
@@ -165,7 +175,8 @@ impl Conversation {
                 used
             }
             Event::Http2 | Event::Rejected => {
-                used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), span, cx)
+                let behind = Span { at: span.at + used as u64, ..*span };
+                used + self.reject_head(&reader, origin, bytes.get(used..).unwrap_or_default(), &behind, cx)
             }
         }
     }
@@ -188,10 +199,15 @@ impl Conversation {
                 }
             }
         }
+        self.doubt.request_read();
+        if matches!(origin, Origin::Next) && self.is_awaiting_a_reply() {
+            self.doubt.pipelined();
+        }
         // A reply to the beginning of this head may have opened it already.
         let begun = (matches!(origin, Origin::Next | Origin::First) && self.running_request().is_some())
             || self.begin(reader.first_ns, cx);
         if !begun {
+            self.doubt.no_room_for_request(span.at, span.time_ns);
             self.request = RequestSide::Lost { sent_at: span.other };
             return;
         }
@@ -240,8 +256,11 @@ impl Conversation {
     }
 
     /// A head that had begun cannot be read on.
-    fn lose_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
+    pub(super) fn lose_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
         let begun = self.running_request().is_some() || self.begin(reader.first_ns, cx);
+        if !begun {
+            self.doubt.no_room_for_request(span.at, span.time_ns);
+        }
         if let Some(open) = self.open.back_mut().filter(|_| begun) {
             open.request_head_bytes += reader.len() as u64;
             open.request_part = Part::Done;
@@ -251,7 +270,7 @@ impl Conversation {
         self.request = RequestSide::Lost { sent_at: span.other };
     }
 
-    /// What was taken for a head is none; says how many of `rest` (what follows the buffered bytes) were used up.
+    /// What was taken for a head is none; says how many of `rest` (what follows the buffered bytes, at the span's place) were used up.
     fn reject_head(
         &mut self,
         reader: &HeadReader,
@@ -261,6 +280,7 @@ impl Conversation {
         cx: &mut Context<'_>,
     ) -> usize {
         let buffered = reader.len() as u64;
+        let at = span.at;
         match origin {
             Origin::First => {
                 let tls = reader.is_empty() && matches!(rest, [0x16, 0x03, ..] | [0x16]);
@@ -273,6 +293,7 @@ impl Conversation {
             }
             Origin::Next => {
                 cx.counters.lose(LossCause::HeadMalformed);
+                self.doubt_buffered(reader, at, span, cx);
                 self.begin_unseen(span.time_ns, cx);
                 cx.counters.unplaced_bytes += buffered;
                 self.request = RequestSide::Lost { sent_at: span.other };
@@ -280,10 +301,13 @@ impl Conversation {
             }
             Origin::MidStream => {
                 cx.counters.unsynced_bytes += buffered + rest.len() as u64;
+                self.doubt_buffered(reader, at, span, cx);
+                self.doubt_received(at, Doubtful::Seen(rest), span, cx);
                 self.request = RequestSide::Unsynced;
                 rest.len()
             }
             Origin::Turn => {
+                self.doubt_buffered(reader, at, span, cx);
                 self.place_unknown(buffered, span, cx);
                 self.request = RequestSide::Lost { sent_at: span.other };
                 0
@@ -291,7 +315,8 @@ impl Conversation {
             Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) => {
                 // The bytes were held back; the body takes them now, and whatever is left goes the usual way.
                 self.request = RequestSide::Body { body, committed: true };
-                self.received(Span { data: Data::Seen(reader.bytes()), ..*span }, cx);
+                let at = at.saturating_sub(buffered);
+                self.received(Span { at, data: Data::Seen(reader.bytes()), ..*span }, cx);
                 0
             }
         }
@@ -308,7 +333,7 @@ impl Conversation {
     }
 
     /// `unseen`: what it means when the framing broke.
-    fn after_body(
+    pub(super) fn after_body(
         &mut self,
         body: Body,
         progress: Progress,
@@ -338,102 +363,20 @@ impl Conversation {
         };
     }
 
-    /// One step over unseen bytes; says how many of them it used.
-    fn receive_gap(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) -> u64 {
-        self.end_preface(cx);
-        match std::mem::replace(&mut self.request, RequestSide::Opaque) {
-            RequestSide::Preface(_) => {
-                self.request = head(Origin::First);
-                0
-            }
-            RequestSide::Head { reader, origin } => {
-                self.gap_in_head(&reader, origin, count, span, cx);
-                count
-            }
-            RequestSide::Body { mut body, committed } => {
-                // The client was waiting for `100 Continue`: did it get it, or a refusal, and is this the next head?
-                let waited = self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
-                let doubtful = !committed && waited && body.taken() == 0;
-                let (used, progress) = if doubtful { (count, Progress::Broken) } else { body.pass(count) };
-                if let Some(open) = self.open.back_mut() {
-                    open.request_body_bytes += used;
-                    open.touch(span.time_ns);
-                }
-                self.after_body(body, progress, Some(UnseenPart::RequestBody), span, cx);
-                used
-            }
-            RequestSide::Lost { sent_at } => {
-                if self.turned(sent_at, span) {
-                    // A request begins here, unseen.
-                    if let Some(open) = self.running_request() {
-                        open.note(Oddity::InferredFraming);
-                        open.request_part = Part::Done;
-                    }
-                    self.unseen_request(span, cx);
-                    cx.counters.unplaced_bytes += count;
-                } else {
-                    self.place_unknown(count, span, cx);
-                }
-                self.request = RequestSide::Lost { sent_at: sent_at.max(span.other) };
-                count
-            }
-            RequestSide::Unsynced => {
-                cx.counters.unsynced_bytes += count;
-                self.request = RequestSide::Unsynced;
-                count
-            }
-            RequestSide::Opaque => {
-                cx.counters.opaque_bytes += count;
-                count
-            }
-        }
+    /// What was held back, up to `end`, was no head.
+    pub(super) fn doubt_buffered(&mut self, reader: &HeadReader, end: u64, span: &Span<'_>, cx: &mut Context<'_>) {
+        let at = end.saturating_sub(reader.len() as u64);
+        self.doubt_received(at, Doubtful::Seen(reader.bytes()), span, cx);
     }
 
-    fn gap_in_head(&mut self, reader: &HeadReader, origin: Origin, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
-        let buffered = reader.len() as u64;
-        let lost = RequestSide::Lost { sent_at: span.other };
-        match origin {
-            // It is not even known whether this is HTTP: only a reply opens an exchange.
-            Origin::First if reader.is_empty() => {
-                cx.counters.lose(LossCause::RequestHeadUnseen);
-                cx.counters.unplaced_bytes += count;
-                self.request = lost;
-            }
-            Origin::Next if reader.is_empty() => {
-                self.unseen_request(span, cx);
-                cx.counters.unplaced_bytes += count;
-                self.request = lost;
-            }
-            Origin::First | Origin::Next => {
-                cx.counters.lose(LossCause::RequestHeadUnseen);
-                cx.counters.unplaced_bytes += count;
-                self.lose_head(reader, span, cx);
-            }
-            Origin::MidStream => {
-                cx.counters.unsynced_bytes += buffered + count;
-                self.request = RequestSide::Unsynced;
-            }
-            Origin::Turn => {
-                self.place_unknown(buffered + count, span, cx);
-                self.request = lost;
-            }
-            Origin::InsteadOfBody(body) | Origin::DoubtfulBody(body) => {
-                if let Some(open) = self.open.back_mut() {
-                    open.request_body_bytes += buffered + count;
-                }
-                self.after_body(body, Progress::Broken, Some(UnseenPart::RequestBody), span, cx);
-            }
-        }
-    }
-
-    /// A request is known to have been here, and was not seen.
-    fn unseen_request(&mut self, span: &Span<'_>, cx: &mut Context<'_>) {
-        cx.counters.lose(LossCause::RequestHeadUnseen);
-        self.begin_unseen(span.time_ns, cx);
+    /// In step, the client sends on although a request before has no whole reply: it pipelines.
+    pub(super) fn is_awaiting_a_reply(&self) -> bool {
+        !matches!(self.reply, ReplySide::Lost { .. } | ReplySide::Opaque)
+            && self.open.iter().any(|open| open.request_part == Part::Done && open.reply_part != Part::Done)
     }
 
     /// Bytes received while the place in the stream of requests is lost.
-    fn place_unknown(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
+    pub(super) fn place_unknown(&mut self, count: u64, span: &Span<'_>, cx: &mut Context<'_>) {
         match self.running_request() {
             Some(open) => {
                 open.request_body_bytes += count;
@@ -450,7 +393,7 @@ impl Conversation {
     }
 
     /// The newest exchange, as long as its request is not done.
-    fn running_request(&mut self) -> Option<&mut Open> {
+    pub(super) fn running_request(&mut self) -> Option<&mut Open> {
         self.open.back_mut().filter(|open| open.request_part != Part::Done)
     }
 
@@ -477,7 +420,7 @@ impl Conversation {
 
     /// Whether the gateway has spoken since the last byte was received, and may have ended what it had to say: then the
     /// client's next bytes begin a request, unless it pipelines.
-    fn turned(&self, sent_at: u64, span: &Span<'_>) -> bool {
+    pub(super) fn turned(&self, sent_at: u64, span: &Span<'_>) -> bool {
         span.other > sent_at
             && match &self.reply {
                 ReplySide::Idle => self.open.iter().all(|open| open.reply_part == Part::Done),
@@ -488,7 +431,7 @@ impl Conversation {
     }
 }
 
-const fn head(origin: Origin) -> RequestSide {
+pub(super) const fn head(origin: Origin) -> RequestSide {
     let reader = match origin {
         Origin::First | Origin::Next => HeadReader::request(),
         Origin::MidStream | Origin::Turn | Origin::InsteadOfBody(_) | Origin::DoubtfulBody(_) => {

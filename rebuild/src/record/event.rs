@@ -11,6 +11,7 @@ use super::Clock;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 /// How long one text of a record of our own may be, in bytes.
@@ -107,9 +108,15 @@ impl Clock {
     }
 }
 
+impl fmt::Display for Moment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:.9}", self.0)
+    }
+}
+
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{:.9}", self.0))
+        serializer.collect_str(self)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Recorded conversations of real clients with real servers (`data/conversations.jsonl.gz`, made by `cargo xtask
 //! corpus`): one record a request, with the operation that the client meant, whatever happens on the way.
 
-use crate::support::Random;
+use crate::support::{Random, assert_balanced};
 use flate2::read::GzDecoder;
 use s3auditd_rebuild::exchange::{Completion, Exchange, Oddity};
 use s3auditd_rebuild::pipeline::{Limits, Moved, Output, Pipeline};
@@ -21,17 +21,17 @@ const MAX_CUT_EVERYWHERE: usize = 2500;
 const LOSSES: usize = 1000;
 
 #[derive(Deserialize)]
-struct About {
+pub(crate) struct About {
     client: String,
     ops: Vec<String>,
     requests: usize,
     ops_exact: bool,
 }
 
-struct Conversation {
-    name: String,
+pub(crate) struct Conversation {
+    pub(crate) name: String,
     about: About,
-    samples: Vec<OwnedSample>,
+    pub(crate) samples: Vec<OwnedSample>,
 }
 
 impl Conversation {
@@ -40,7 +40,7 @@ impl Conversation {
     }
 }
 
-fn conversations() -> Vec<Conversation> {
+pub(crate) fn conversations() -> Vec<Conversation> {
     let file = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/conversations.jsonl.gz")).unwrap();
     let mut reader = Reader::default();
     let mut all: Vec<Conversation> = Vec::new();
@@ -63,10 +63,12 @@ fn exchanges<'a>(samples: impl IntoIterator<Item = &'a OwnedSample>) -> (Vec<Exc
     }
     pipeline.advance(u64::MAX);
     pipeline.finish(u64::MAX);
+    assert_balanced(pipeline.counters());
+    assert_eq!(pipeline.counters().connections_out_of_balance, 0);
     let outputs = std::iter::from_fn(|| pipeline.next_output());
     let exchanges = outputs.filter_map(|output| match output {
         Output::Exchange(exchange) => Some(*exchange),
-        Output::Window { .. } => None,
+        Output::Gap(_) | Output::Window { .. } => None,
     });
     (exchanges.collect(), pipeline)
 }
@@ -121,6 +123,9 @@ fn one_record_a_request_with_the_labelled_operation() {
                 wrong.push(format!("{name} ({}): {names:?}, meant {expected:?}", about.client));
             }
         }
+        if pipeline.counters().gaps > 0 {
+            wrong.push(format!("{name}: a gap, and nothing was lost"));
+        }
         let losses: u64 = pipeline.counters().iter().filter(|(name, _)| *name == "holes").map(|(_, count)| count).sum();
         if losses > 0 {
             wrong.push(format!("{name}: {losses} holes"));
@@ -162,7 +167,8 @@ fn split_at_every_byte() {
             }
             single.push(rest);
         }
-        assert!(exchanges(&single).0 == expected, "{name}, one byte a call");
+        let (found, pipeline) = exchanges(&single);
+        assert!(found == expected && pipeline.counters().gaps == 0, "{name}, one byte a call");
         if bytes > MAX_CUT_EVERYWHERE {
             continue;
         }
@@ -171,7 +177,8 @@ fn split_at_every_byte() {
             for at in 1..sample.payload.len() {
                 let parts = cut(sample, at);
                 let (before, after) = (&conversation.samples[..index], &conversation.samples[index + 1..]);
-                assert!(exchanges(before.iter().chain(&parts).chain(after)).0 == expected, "{name}, {index} at {at}");
+                let (found, pipeline) = exchanges(before.iter().chain(&parts).chain(after));
+                assert!(found == expected && pipeline.counters().gaps == 0, "{name}, {index} at {at}");
             }
         }
     }

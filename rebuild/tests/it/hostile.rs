@@ -1,6 +1,6 @@
 //! Hostile and broken input: no panic, bounded memory, linear work, and every byte accounted for.
 
-use crate::support::{LATER_NS, Owned, RECEIVED_FROM, SENT_FROM, exchanges, render, run, samples};
+use crate::support::{LATER_NS, Owned, RECEIVED_FROM, SENT_FROM, assert_balanced, exchanges, render, run, samples};
 use proptest::prelude::*;
 use s3auditd_common::sample::{Direction, Kind, Unseen, WindowKind};
 use s3auditd_rebuild::exchange::{Completion, UnseenPart};
@@ -160,15 +160,18 @@ proptest! {
             if advance {
                 pipeline.advance(sample.header.time_ns);
             }
+            assert_balanced(pipeline.counters());
             while let Some(output) = pipeline.next_output() {
                 match output {
                     Output::Exchange(_) => ended += 1,
+                    Output::Gap(gap) => prop_assert!(gap.may_hide > 0 && gap.from <= gap.to),
                     Output::Window { window, .. } => prop_assert!(window.kind <= WindowKind::Want as u16),
                 }
             }
         }
         pipeline.finish(LATER_NS);
         ended += exchanges(&mut pipeline).len() as u64;
+        assert_balanced(pipeline.counters());
         prop_assert_eq!(pipeline.buffered_bytes(), 0);
         prop_assert_eq!(pipeline.counters().exchanges_begun, ended);
         prop_assert_eq!(pipeline.counters().exchanges_ended, ended);

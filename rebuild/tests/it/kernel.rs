@@ -1,11 +1,12 @@
 //! A model of the kernel side: windows, run budget, pieces (see `s3auditd_common::sample`). Bodies have a length
 //! rather than bytes: only what is copied exists.
 
-use crate::support::Owned;
+use crate::support::{Owned, assert_balanced};
 use s3auditd_common::sample::{
     Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, WINDOW_STEP_BYTES, Window, WindowKind,
 };
 use s3auditd_rebuild::exchange::Exchange;
+use s3auditd_rebuild::gap::Gap;
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
 use std::collections::VecDeque;
 
@@ -27,6 +28,7 @@ struct Stream {
 pub(crate) struct Kernel {
     pub(crate) pipeline: Pipeline,
     pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) gaps: Vec<Gap>,
     streams: [Stream; 2],
     time_ns: u64,
     /// Windows take so many calls to arrive.
@@ -40,6 +42,7 @@ impl Kernel {
         let mut kernel = Self {
             pipeline: Pipeline::new(Limits::default()),
             exchanges: Vec::new(),
+            gaps: Vec::new(),
             streams: [Stream { at: u32::MAX - 9, ..Stream::default() }, Stream { at: 1 << 31, ..Stream::default() }],
             time_ns: 0,
             delay,
@@ -131,6 +134,9 @@ impl Kernel {
         self.pipeline.advance(self.time_ns + 1);
         self.collect();
         assert_eq!(self.pipeline.counters().connections_open(), 0);
+        assert_balanced(self.pipeline.counters());
+        assert_eq!(self.pipeline.counters().connections_out_of_balance, 0);
+        assert_eq!(self.gaps, [], "nothing was lost");
     }
 
     fn emit(&mut self, direction: Direction, unseen: Unseen, count: u64, left: &mut VecDeque<Bytes>, end: u32) {
@@ -153,6 +159,7 @@ impl Kernel {
         while let Some(output) = self.pipeline.next_output() {
             match output {
                 Output::Exchange(exchange) => self.exchanges.push(*exchange),
+                Output::Gap(gap) => self.gaps.push(*gap),
                 Output::Window { direction, window, .. } => {
                     self.on_their_way.push_back((self.calls + self.delay, direction, window));
                 }

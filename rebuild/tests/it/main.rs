@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod corpus;
 #[cfg(test)]
+mod gaps;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod hostile;

@@ -13,6 +13,7 @@
 //! and may begin with `preexisting` (open before the agent, no `Opened`) or `opened lost`.
 
 use s3auditd_common::sample::{Kind, Role, SampleHeader, Unseen};
+use s3auditd_rebuild::counters::Counters;
 use s3auditd_rebuild::exchange::{BodyStart, Exchange};
 use s3auditd_rebuild::http::head::Headers;
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
@@ -181,9 +182,24 @@ pub(crate) fn exchanges(pipeline: &mut Pipeline) -> Vec<Exchange> {
     std::iter::from_fn(|| pipeline.next_output())
         .filter_map(|output| match output {
             Output::Exchange(exchange) => Some(*exchange),
-            Output::Window { .. } => None,
+            Output::Gap(_) | Output::Window { .. } => None,
         })
         .collect()
+}
+
+/// What moved by the sequence numbers is what became of it, and every connection that ended was found so.
+pub(crate) fn assert_balanced(counters: &Counters) {
+    let c = counters;
+    let received = c.received_seen_bytes
+        + c.received_skipped_bytes
+        + c.received_unseen_bytes
+        + c.received_lost_bytes
+        + c.received_dropped_bytes;
+    let sent =
+        c.sent_seen_bytes + c.sent_skipped_bytes + c.sent_unseen_bytes + c.sent_lost_bytes + c.sent_dropped_bytes;
+    assert_eq!((c.received_moved_bytes, c.sent_moved_bytes), (received, sent), "{c:?}");
+    let ended = c.connections_seen - c.connections_open();
+    assert_eq!(c.connections_balanced + c.connections_out_of_balance, ended, "{c:?}");
 }
 
 /// All of it, in order, then the end.
@@ -200,6 +216,8 @@ pub(crate) fn run(samples: &[Owned]) -> (Vec<Exchange>, Pipeline) {
     assert_eq!(counters.exchanges_begun, counters.exchanges_ended);
     assert_eq!(counters.exchanges_ended, exchanges.len() as u64);
     assert_eq!(counters.connections_open(), 0);
+    assert_balanced(counters);
+    assert_eq!(counters.connections_out_of_balance, 0);
     (exchanges, pipeline)
 }
 
