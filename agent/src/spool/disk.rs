@@ -55,7 +55,7 @@ impl Disk {
         let lock = place::lock(&settings.dir)?;
         let failed = |source| SpoolError::Directory { dir: settings.dir.clone(), source };
         let (tail, said) = Tail::open(&settings.dir).map_err(failed)?;
-        let (database, contents, set_aside) = salvage::open(&settings.dir, settings.sync)
+        let (database, contents, set_aside) = salvage::open(&settings.dir, settings.sync, said.as_ref().map_or(0, |said| said.newest))
             .map_err(|fault| SpoolError::Database { dir: settings.dir.clone(), problem: fault.to_string() })?;
         let before = contents.state.as_ref().map_or(0, |state| state.corrupt_frames);
         let (mut known, damaged) = Known::reconcile(contents, said, None);
@@ -73,7 +73,7 @@ impl Disk {
         let (writer, known, handed) = (Mutex::new(writer), Mutex::new(known), Mutex::default());
         let disk = Self { settings, writer, reader: Mutex::new(None), known, handed };
         let mut writer = disk.writer();
-        disk.keep_aside(&mut writer);
+        disk.set_limits(&mut writer);
         if let Err(problem) = disk.write(&mut writer, &damaged) {
             // A full disk: what was read stays true, and is written as soon as there is room.
             warn!(%problem, "the spool's state cannot be written yet");
@@ -335,18 +335,24 @@ impl Disk {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         *reader = None;
         writer.database = None;
-        let (database, contents, _) = salvage::salvage(&self.settings.dir, self.settings.sync, fault)?;
+        let newest = self.known().state.newest;
+        let (database, contents, _) = salvage::salvage(&self.settings.dir, self.settings.sync, newest, fault)?;
         writer.database = Some(database);
         drop(reader);
         let state = self.known().state.clone();
         let (known, damaged) = Known::reconcile(contents, None, Some(state));
         *self.known() = known;
-        self.keep_aside(writer);
+        self.set_limits(writer);
         self.write(writer, &damaged)
     }
 
-    /// What was set aside counts as the spool's, and goes if there is no room for it.
-    fn keep_aside(&self, writer: &mut Writer) {
+    /// The database gets its limit. What was set aside counts as the spool's, and goes if there is no room for it.
+    fn set_limits(&self, writer: &mut Writer) {
+        if let Some(database) = &writer.database
+            && let Err(problem) = database.limit(self.settings.max_bytes / PAGE_BYTES)
+        {
+            warn!(%problem, "the database takes no limit; the spool keeps to it by itself");
+        }
         writer.aside_pages = salvage::aside_bytes(&self.settings.dir).div_ceil(PAGE_BYTES);
         let used = place::length(&self.settings.dir.join(FILE)) / PAGE_BYTES;
         if used + writer.aside_pages > self.settings.max_bytes / PAGE_BYTES {

@@ -15,7 +15,11 @@ const ASIDE: &str = "corrupt-";
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Opens the database and reads its contents; if that fails, sets it aside and does so with a new one.
-pub(super) fn open(dir: &Path, sync: SpoolSync) -> Result<(Database, Contents, Option<PathBuf>), Fault> {
+pub(super) fn open(
+    dir: &Path,
+    sync: SpoolSync,
+    newest: u64,
+) -> Result<(Database, Contents, Option<PathBuf>), Fault> {
     let sound = Database::open(&dir.join(FILE), sync).and_then(|database| {
         database.check()?;
         let contents = database.contents()?;
@@ -25,14 +29,20 @@ pub(super) fn open(dir: &Path, sync: SpoolSync) -> Result<(Database, Contents, O
         Ok((database, contents)) => Ok((database, contents, None)),
         Err(Fault::NoSpace) => Err(Fault::NoSpace),
         Err(fault) => {
-            let (database, contents, aside) = salvage(dir, sync, &fault)?;
+            let (database, contents, aside) = salvage(dir, sync, newest, &fault)?;
             Ok((database, contents, Some(aside)))
         }
     }
 }
 
-/// Sets the database aside and begins a new one with what can be read. Nobody else has it open.
-pub(super) fn salvage(dir: &Path, sync: SpoolSync, fault: &Fault) -> Result<(Database, Contents, PathBuf), Fault> {
+/// Sets the database aside and begins a new one with what can be read. Nobody else has it open. No
+/// frame is looked for beyond `newest` unless the way there is sound.
+pub(super) fn salvage(
+    dir: &Path,
+    sync: SpoolSync,
+    newest: u64,
+    fault: &Fault,
+) -> Result<(Database, Contents, PathBuf), Fault> {
     let io = |error: std::io::Error| Fault::Io(error.to_string());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let (path, aside) = (dir.join(FILE), dir.join(format!("{ASIDE}{now}.db")));
@@ -48,7 +58,7 @@ pub(super) fn salvage(dir: &Path, sync: SpoolSync, fault: &Fault) -> Result<(Dat
     let new = Database::open(&path, sync)?;
     // As read-only it would not replay its journal in every case.
     let old = Database::open(&aside, sync);
-    match old.and_then(|old| copy(&old, &new)) {
+    match old.and_then(|old| copy(&old, &new, newest)) {
         Ok(copied) => warn!(frames = copied, "frames were taken out of the damaged spool"),
         Err(problem) => error!(%problem, "nothing more can be read of the damaged spool"),
     }
@@ -57,7 +67,7 @@ pub(super) fn salvage(dir: &Path, sync: SpoolSync, fault: &Fault) -> Result<(Dat
 }
 
 /// Row by row, from both ends, so that a hole in the middle costs only what is in it.
-fn copy(old: &Database, new: &Database) -> Result<u64, Fault> {
+fn copy(old: &Database, new: &Database, newest: u64) -> Result<u64, Fault> {
     if let Ok((_, Some(state))) = old.state() {
         new.whole(|| new.write_state(&state))?;
     }
@@ -66,15 +76,12 @@ fn copy(old: &Database, new: &Database) -> Result<u64, Fault> {
     if let Some(highest) = highest {
         // The way up ended early: the way down, then what lies between, one by one.
         let lowest = walk(old, new, highest, false, &mut copied)?.unwrap_or(highest);
-        for number in highest.saturating_add(1)..lowest.min(highest.saturating_add(MOST_PROBES)) {
+        for number in highest.saturating_add(1)..lowest.min(newest.saturating_add(1)) {
             copied += u64::from(copy_one(old, new, number)?);
         }
     }
     Ok(copied)
 }
-
-/// Numbers that are tried one by one at most.
-const MOST_PROBES: u64 = 1 << 20;
 
 /// Copies in one direction until the end (`None`) or the first step that fails (the last number before it).
 fn walk(old: &Database, new: &Database, floor: u64, upward: bool, copied: &mut u64) -> Result<Option<u64>, Fault> {

@@ -123,11 +123,6 @@ impl State {
         }
     }
 
-    /// Whether that frame's absence has been counted.
-    pub(super) fn is_hole(&self, number: u64) -> bool {
-        self.holes.iter().any(|(first, last)| (*first..=*last).contains(&number))
-    }
-
     /// Notes a run and returns its id. It joins the run that it continues, unless that was handed out.
     pub(super) fn note(&mut self, cause: DropCause, reader: Option<String>, range: &Range) -> u64 {
         let crowded = self.given_up.len() >= MOST_RUNS;
