@@ -188,7 +188,7 @@ keys! {
     /// Longest time that a record waits for its batch to fill, in milliseconds.
     batch_delay_ms: u64 = "1000", "MS", |v| value::whole(v, 0..=60_000);
     /// Directory that keeps records on disk until they are delivered, or "off".
-    spool_dir: Option<PathBuf> = "off", "DIR|off", value::directory;
+    spool_dir: Option<PathBuf> = "/var/lib/s3auditd/spool", "DIR|off", value::directory;
     /// How long the spool's database may get.
     spool_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 16 << 20..=1 << 44);
     /// How much of its file system the spool leaves free.
