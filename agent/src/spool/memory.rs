@@ -44,7 +44,8 @@ impl Memory {
             return Appended::Refused(RefusedCause::Full);
         }
         let number = held.known.state.newest + 1;
-        held.known.insert(number, Info { range: Range::of(&mark, count.records), bytes: count.bytes, time_ns: mark.time_ns });
+        held.known
+            .insert(number, Info { range: Range::of(&mark, count.records), bytes: count.bytes, time_ns: mark.time_ns });
         held.known.state.newest = number;
         held.known.state.mark = Some(mark);
         held.known.state.announced(announced);

@@ -355,8 +355,7 @@ impl Spool {
     /// It could not be written (with [`SpoolSync::Always`]).
     pub fn give_up(&self, given_up: &GivenUp) -> Result<u64, SpoolError> {
         let GivenUp { cause, reader, instance_id, first, last, records, .. } = given_up;
-        let range =
-            Range { instance_id: instance_id.as_str().into(), first: *first, last: *last, records: *records };
+        let range = Range { instance_id: instance_id.as_str().into(), first: *first, last: *last, records: *records };
         match &self.0.store {
             Store::Disk(disk) => disk.change(|state| state.note(*cause, reader.clone(), &range)),
             Store::Memory(memory) => Ok(memory.give_up(*cause, reader.clone(), &range)),
@@ -411,7 +410,7 @@ impl Spool {
         self.0.appended.subscribe()
     }
 
-    /// Writes and forces to the disk whatever is not there yet.
+    /// Writes what is not in the database yet, and forces it to the disk unless that is never done.
     ///
     /// # Errors
     /// It could not be written.

@@ -1,6 +1,6 @@
 //! What a spool knows besides its frames: how far each reader is, what was given up. Pure: no IO, no clock.
 
-use super::{GivenUpCause, GivenUp, Mark, Range};
+use super::{GivenUp, GivenUpCause, Mark, Range};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -20,7 +20,9 @@ fn only_the_owner_sees_it() {
     }
     drop(spool);
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
-    let Err(SpoolError::Open { mode: 0o750, .. }) = Spool::open(settings(&dir), &[]) else { panic!("others can read it") };
+    let Err(SpoolError::Open { mode: 0o750, .. }) = Spool::open(settings(&dir), &[]) else {
+        panic!("others can read it")
+    };
 }
 
 /// Run by `a_second_process_is_refused` in a process of its own.
@@ -64,7 +66,10 @@ fn everything_is_found_again() {
         let (spool, found) = Spool::open(settings(dir.path()), &readers(&["a", "b"])).unwrap();
         assert_eq!(found, Default::default());
         for n in 1..=4 {
-            assert_eq!(append(&spool, frame(n, 3 * (n - 1), 3, 2000)), Appended::Stored { number: n, dropped: Vec::new() });
+            assert_eq!(
+                append(&spool, frame(n, 3 * (n - 1), 3, 2000)),
+                Appended::Stored { number: n, dropped: Vec::new() }
+            );
         }
         assert_eq!(*spool.watch().borrow(), 4);
         spool.settle("a", 3).unwrap();
