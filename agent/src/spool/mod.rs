@@ -267,7 +267,7 @@ impl Range {
 
 enum Store {
     Disk(Arc<Disk>),
-    Memory(Memory),
+    Memory(Box<Memory>),
 }
 
 struct Inner {
@@ -300,7 +300,7 @@ impl Spool {
     /// A spool that is gone with the process. When it is full it refuses.
     #[must_use]
     pub fn memory(max_bytes: u64, readers: &[String]) -> Self {
-        Self::new(Store::Memory(Memory::new(max_bytes, readers)), 0, None)
+        Self::new(Store::Memory(Box::new(Memory::new(max_bytes, readers))), 0, None)
     }
 
     fn new(store: Store, newest: u64, ticker: Option<disk::Ticker>) -> Self {
