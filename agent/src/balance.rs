@@ -36,7 +36,11 @@ pub fn equations(capture: &CaptureStatus, rebuild: &BTreeMap<String, u64>, books
     for cpu in &capture.cpus {
         // What is in the ring was emitted and not read; more read than emitted would be an error.
         let in_ring = cpu.emitted.saturating_sub(cpu.read);
-        all.push(Equation::new(format!("cpu {}: emitted = read + in the ring", cpu.cpu), cpu.emitted, [cpu.read, in_ring]));
+        all.push(Equation::new(
+            format!("cpu {}: emitted = read + in the ring", cpu.cpu),
+            cpu.emitted,
+            [cpu.read, in_ring],
+        ));
     }
     for direction in ["received", "sent"] {
         let of = |disposition: &str| count(&format!("{direction}_{disposition}_bytes"));
@@ -54,7 +58,8 @@ pub fn equations(capture: &CaptureStatus, rebuild: &BTreeMap<String, u64>, books
     let made = [books.queued, books.writing, books.stored, books.dropped.total()].map(|count| count.records);
     all.push(Equation::new("records: made = queued + writing + stored + dropped", books.made.records, made));
     for (name, endpoint) in &books.endpoints {
-        let there = [endpoint.waiting, endpoint.in_flight, endpoint.delivered, endpoint.filtered, endpoint.dropped.total()];
+        let there =
+            [endpoint.waiting, endpoint.in_flight, endpoint.delivered, endpoint.filtered, endpoint.dropped.total()];
         let name = format!("endpoint {name}: in the spool = waiting + in flight + delivered + filtered + dropped");
         let offered = endpoint.inherited.plus(endpoint.offered).records;
         all.push(Equation::new(name, offered, there.map(|count| count.records)));

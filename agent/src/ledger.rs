@@ -216,7 +216,7 @@ impl Ledger {
         });
     }
 
-    /// In the spool, for every endpoint.
+    /// In the spool, for every endpoint. To be booked before it can be read there: what is taken must have been waiting.
     pub fn stored(&self, count: Count) {
         self.change(|books| {
             books.writing = books.writing.minus(count);
@@ -224,6 +224,18 @@ impl Ledger {
             for endpoint in books.endpoints.values_mut() {
                 endpoint.offered = endpoint.offered.plus(count);
                 endpoint.waiting = endpoint.waiting.plus(count);
+            }
+        });
+    }
+
+    /// It was booked as stored, and the spool did not take it: on the way as before.
+    pub fn withdrawn(&self, count: Count) {
+        self.change(|books| {
+            books.writing = books.writing.plus(count);
+            books.stored = books.stored.minus(count);
+            for endpoint in books.endpoints.values_mut() {
+                endpoint.offered = endpoint.offered.minus(count);
+                endpoint.waiting = endpoint.waiting.minus(count);
             }
         });
     }
@@ -346,6 +358,9 @@ mod tests {
         ledger.refused(DropCause::QueueFull, count(1));
         ledger.writing(count(9));
         ledger.left_in_queue(DropCause::Shutdown, count(1));
+        check();
+        ledger.stored(count(8));
+        ledger.withdrawn(count(8));
         check();
         ledger.stored(count(7));
         ledger.not_stored(DropCause::NoSpace, count(2));

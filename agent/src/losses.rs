@@ -122,7 +122,10 @@ mod tests {
             .filter_map(|line| {
                 let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_matches('`'));
                 let row = (cells.next()?, cells.next()?);
-                assert!(cells.filter(|cell| !cell.is_empty()).count() >= 3, "unit, effect or advice is missing: {line}");
+                assert!(
+                    cells.filter(|cell| !cell.is_empty()).count() >= 3,
+                    "unit, effect or advice is missing: {line}"
+                );
                 Some(row)
             })
             .collect();

@@ -1,7 +1,7 @@
 //! From samples to records, as configured: the same for the daemon and for replays.
 
-use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config};
 use crate::capture::status::CaptureStatus;
+use crate::config::{AuditClass, Dialect as DialectKey, RedactMode, keys::Config};
 use crate::ledger::DropCause;
 use crate::stream::{
     Author, Line,
@@ -17,7 +17,10 @@ use s3auditd_rebuild::{
     gap::Gap,
     loss::LossCause,
     pipeline::{Limits, Moved, Output, Pipeline},
-    record::{Clock, RecordMaker, RecordSettings, WekaInfo, event::{Stage, Way}},
+    record::{
+        Clock, RecordMaker, RecordSettings, WekaInfo,
+        event::{Stage, Way},
+    },
     redact::Redaction,
     s3::operation::{Class, Dialect},
     sample::Sample,

@@ -229,7 +229,8 @@ fn endpoint(name: &str, delivery: &DeliveryStatus, status: &Status) -> String {
 /// Only what happened: the list of what could is long, and in `docs/losses.md`.
 fn losses(losses: &[LossCount]) -> String {
     let happened = losses.iter().filter(|loss| loss.count > 0);
-    let rows: Vec<_> = happened.map(|loss| vec![format!("{} {}", loss.stage, loss.cause), number(loss.count)]).collect();
+    let rows: Vec<_> =
+        happened.map(|loss| vec![format!("{} {}", loss.stage, loss.cause), number(loss.count)]).collect();
     if rows.is_empty() { format!("nothing, of {} ways to lose something", losses.len()) } else { table(&rows) }
 }
 
@@ -238,7 +239,8 @@ fn ledger(balance: &[Equation]) -> String {
     if wrong.is_empty() {
         return format!("balanced: {} equations hold", balance.len());
     }
-    let wrong = wrong.iter().map(|wrong| format!("{}: {} is not {}", wrong.name, number(wrong.left), number(wrong.right)));
+    let wrong =
+        wrong.iter().map(|wrong| format!("{}: {} is not {}", wrong.name, number(wrong.left), number(wrong.right)));
     format!("NOT BALANCED\n{}", wrong.collect::<Vec<_>>().join("\n"))
 }
 

@@ -9,7 +9,7 @@ use crate::stream::gaps::RecordLoss;
 use s3auditd_rebuild::record::event::{SequenceRange, Stage};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinError;
 use uuid::Uuid;
 
@@ -27,6 +27,8 @@ pub struct Writer {
     pub ledger: Ledger,
     /// To the audit thread.
     pub notices: Notices,
+    /// Held while something is put into the spool, so that an endpoint which begins knows what waits for it.
+    pub appending: Arc<Mutex<()>>,
     /// May change while it runs.
     pub limits: watch::Receiver<BatchLimits>,
     /// What numbers the records.
@@ -41,7 +43,8 @@ impl Writer {
     /// Writes until the queue's producer is gone and the queue is empty, or until `stop` has been true for the time to
     /// drain. What is left then is dropped as [`DropCause::Shutdown`].
     pub async fn run(self, mut consumer: Consumer, stop: watch::Receiver<bool>, drain: Duration) {
-        let told = tokio::spawn(tell(self.spool.clone(), self.ledger.clone(), self.notices.clone(), self.given_up_before));
+        let told =
+            tokio::spawn(tell(self.spool.clone(), self.ledger.clone(), self.notices.clone(), self.given_up_before));
         let mut stopped = stop.clone();
         let drained = async {
             turned(&mut stopped).await;
@@ -94,18 +97,29 @@ impl Writer {
         let lines: Arc<[_]> = batch.into_iter().map(|entry| entry.line).collect();
         let key = Uuid::now_v7();
         loop {
-            let (spool, lines, mark, announces) = (self.spool.clone(), Arc::clone(&lines), mark.clone(), announces.clone());
+            let (spool, lines, mark, announces) =
+                (self.spool.clone(), Arc::clone(&lines), mark.clone(), announces.clone());
             let append = move || spool.append(lines.to_vec(), key, mark, &announces);
-            match whole(tokio::task::spawn_blocking(append).await) {
+            let appended = {
+                let _alone = self.appending.lock().await;
+                self.ledger.stored(count);
+                let appended = whole(tokio::task::spawn_blocking(append).await);
+                if let Appended::Refused(_) = appended {
+                    self.ledger.withdrawn(count);
+                }
+                appended
+            };
+            match appended {
                 Appended::Stored { dropped, .. } => {
-                    self.ledger.stored(count);
                     for (endpoint, count) in dropped {
                         self.ledger.dropped_waiting(&endpoint, DropCause::SpoolFull, count);
                     }
                     return;
                 }
                 // Memory: the queue is what bounds it, so wait for room; the queue fills meanwhile, and says so.
-                Appended::Refused(RefusedCause::Full) if !self.spool.is_durable() => tokio::time::sleep(FULL_WAIT).await,
+                Appended::Refused(RefusedCause::Full) if !self.spool.is_durable() => {
+                    tokio::time::sleep(FULL_WAIT).await
+                }
                 Appended::Refused(why) => {
                     let cause = match why {
                         RefusedCause::Full | RefusedCause::TooLarge => DropCause::SpoolFull,

@@ -86,8 +86,7 @@ fn inspect_spool(arguments: InspectArguments) -> Result<(), Failure> {
     if !arguments.json {
         return print(&tool::render(&inspection));
     }
-    let text =
-        serde_json::to_string_pretty(&inspection).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
+    let text = serde_json::to_string_pretty(&inspection).map_err(|error| Failure(Exit::Internal, error.to_string()))?;
     print(&format!("{text}\n"))
 }
 

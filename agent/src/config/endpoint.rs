@@ -129,9 +129,7 @@ impl Endpoint {
                 source: config.hec_source.clone(),
                 sourcetype: config.hec_sourcetype.clone(),
                 host: config.hec_host.clone(),
-                acknowledged_within: config
-                    .hec_ack
-                    .then(|| Duration::from_secs(config.hec_ack_seconds)),
+                acknowledged_within: config.hec_ack.then(|| Duration::from_secs(config.hec_ack_seconds)),
             },
             compression: config.compression,
             tls: Tls {

@@ -13,7 +13,7 @@ use crate::spool::Spool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tracing::warn;
 
@@ -23,6 +23,8 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) health: Arc<Health>,
     pub(super) dead_letter: Option<DeadLetter>,
+    /// See `Writer::appending`.
+    pub(super) appending: Arc<Mutex<()>>,
 }
 
 /// See the module.
@@ -69,7 +71,7 @@ impl Endpoints {
             self.remove(&name).await;
         }
         if wanted.0.is_empty() {
-            self.serve_stdout();
+            self.serve_stdout().await;
         }
         for (webhook, enabled) in wanted.0 {
             self.serve(webhook, enabled).await;
@@ -93,7 +95,7 @@ impl Endpoints {
             }
             None => {}
         }
-        let stats = self.begin(&name);
+        let stats = self.begin(&name).await;
         let (orders, receiver) = watch::channel(orders);
         let (stop, stopped) = watch::channel(false);
         let Shared { spool, ledger, dead_letter, .. } = &self.shared;
@@ -102,12 +104,12 @@ impl Endpoints {
         self.running.insert(name, Running { orders: Some(orders), stop, task });
     }
 
-    fn serve_stdout(&mut self) {
+    async fn serve_stdout(&mut self) {
         if self.running.contains_key(endpoint::DEFAULT) {
             return;
         }
         let name = endpoint::DEFAULT.to_owned();
-        let stats = self.begin(&name);
+        let stats = self.begin(&name).await;
         let (stop, stopped) = watch::channel(false);
         let Shared { spool, ledger, .. } = &self.shared;
         let writer = Box::new(std::io::stdout());
@@ -117,8 +119,9 @@ impl Endpoints {
     }
 
     /// Its place in spool, ledger and status.
-    fn begin(&self, name: &str) -> Arc<DeliveryStats> {
-        let Shared { spool, ledger, health, .. } = &self.shared;
+    async fn begin(&self, name: &str) -> Arc<DeliveryStats> {
+        let Shared { spool, ledger, health, appending, .. } = &self.shared;
+        let _alone = appending.lock().await;
         if let Err(error) = spool.add_reader(name) {
             warn!(endpoint = name, %error, "the spool cannot note where this endpoint begins");
         }

@@ -116,7 +116,8 @@ impl Manager {
         // Also without changes: a token or a certificate may be another one in the same file.
         self.endpoints.apply(wanted).await;
         self.limits.send_replace(batch_limits(&config));
-        self.settings = Settings { loaded, config, sources: self.settings.sources.clone(), managed: self.settings.managed.clone() };
+        self.settings =
+            Settings { loaded, config, sources: self.settings.sources.clone(), managed: self.settings.managed.clone() };
         Ok(changes)
     }
 

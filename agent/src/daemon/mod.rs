@@ -192,7 +192,14 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
     let now = SystemTime::now();
     let health = Arc::new(Health::new(instance_id.clone(), now, ledger.clone(), queue_limit, spool.clone()));
 
-    let shared = Shared { spool: spool.clone(), ledger: ledger.clone(), health: Arc::clone(&health), dead_letter };
+    let appending = Arc::default();
+    let shared = Shared {
+        spool: spool.clone(),
+        ledger: ledger.clone(),
+        health: Arc::clone(&health),
+        dead_letter,
+        appending: Arc::clone(&appending),
+    };
     let drain = Duration::from_secs(config.drain_seconds);
     let mut endpoints = Endpoints::new(shared, drain);
     endpoints.apply(wanted).await;
@@ -203,6 +210,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         spool: spool.clone(),
         ledger: ledger.clone(),
         notices: notices.clone(),
+        appending,
         limits: limits_now,
         instance_id: instance_id.clone(),
         boot_id: boot_id.clone(),
@@ -271,9 +279,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
     match drained {
         drained if drained.died => Err(RunError::Died { part: "delivery" }),
         drained if drained.stdout_closed => Err(RunError::StdoutClosed { records: drained.left.records }),
-        drained if drained.left.records > 0 && !durable => {
-            Err(RunError::Undelivered { records: drained.left.records })
-        }
+        drained if drained.left.records > 0 && !durable => Err(RunError::Undelivered { records: drained.left.records }),
         _ => Ok(()),
     }
 }

@@ -95,9 +95,10 @@ fn capture(scrape: &mut Scrape, status: &Status) {
 fn records(scrape: &mut Scrape, status: &Status) {
     let rebuild = status.rebuild.iter().map(|(name, value)| (vec![("counter", name.clone())], *value));
     scrape.gauges("rebuild", "Counters of rebuild and of the record stream, by name", rebuild);
-    let lost = status.losses.iter().map(|loss| {
-        (vec![("stage", loss.stage.clone()), ("cause", loss.cause.clone())], loss.count)
-    });
+    let lost = status
+        .losses
+        .iter()
+        .map(|loss| (vec![("stage", loss.stage.clone()), ("cause", loss.cause.clone())], loss.count));
     scrape.counters("lost", "Everything that can be lost; docs/losses.md says what each counts", lost);
     let wrong = status.balance.iter().filter(|equation| !equation.holds()).count();
     scrape.gauge("ledger_imbalances", "Equations of the ledger that do not hold", wrong as u64);
@@ -105,7 +106,8 @@ fn records(scrape: &mut Scrape, status: &Status) {
     scrape.counter("records", "Records made", books.made.records);
     scrape.counter("record_bytes", "Bytes of records made", books.made.bytes);
     scrape.counter("records_stored", "Records put into the spool", books.stored.records);
-    let dropped = DropCause::ALL.iter().map(|cause| (vec![("cause", cause.name().to_owned())], books.dropped.of(*cause).records));
+    let dropped =
+        DropCause::ALL.iter().map(|cause| (vec![("cause", cause.name().to_owned())], books.dropped.of(*cause).records));
     scrape.counters("records_dropped", "Records given up before the spool", dropped);
     scrape.gauge("queue_records", "Records that wait for the spool", books.queued.records);
     scrape.gauge("queue_bytes", "Bytes of records that wait for the spool", books.queued.bytes);
@@ -115,36 +117,64 @@ fn records(scrape: &mut Scrape, status: &Status) {
     scrape.gauge("spool_records", "Records in the spool", status.spool.kept.records);
     scrape.gauge("spool_bytes", "Bytes that the spool takes", status.spool.disk_bytes);
     scrape.gauge("spool_limit_bytes", "Bytes that the spool may take", status.spool.limit);
-    scrape.counter("spool_corrupt_frames", "Batches of the spool that were damaged and left out", status.spool.corrupt_frames);
+    scrape.counter(
+        "spool_corrupt_frames",
+        "Batches of the spool that were damaged and left out",
+        status.spool.corrupt_frames,
+    );
     scrape.gauge("spool_free_bytes", "Bytes free on the spool's file system", status.spool.free_bytes);
-    scrape.gauge("spool_oldest_timestamp_seconds", "Oldest record of the spool, since 1970; 0: none", status.spool.oldest_ns.unwrap_or_default() / 1_000_000_000);
+    scrape.gauge(
+        "spool_oldest_timestamp_seconds",
+        "Oldest record of the spool, since 1970; 0: none",
+        status.spool.oldest_ns.unwrap_or_default() / 1_000_000_000,
+    );
 }
 
 fn delivery(scrape: &mut Scrape, status: &Status) {
     let endpoints = &status.records.endpoints;
     let name = |name: &str| ("endpoint", name.to_owned());
-    let books = |value: fn(&EndpointBooks) -> u64| endpoints.iter().map(move |(of, books)| (vec![name(of)], value(books)));
-    scrape.counters("endpoint_records_inherited", "Records that waited in the spool at the start", books(|b| b.inherited.records));
+    let books =
+        |value: fn(&EndpointBooks) -> u64| endpoints.iter().map(move |(of, books)| (vec![name(of)], value(books)));
+    scrape.counters(
+        "endpoint_records_inherited",
+        "Records that waited in the spool at the start",
+        books(|b| b.inherited.records),
+    );
     scrape.counters("endpoint_records_offered", "Records put into the spool since", books(|b| b.offered.records));
     scrape.counters("endpoint_records_delivered", "Records that arrived", books(|b| b.delivered.records));
-    scrape.counters("endpoint_records_filtered", "Records that the endpoint's filter left out", books(|b| b.filtered.records));
+    scrape.counters(
+        "endpoint_records_filtered",
+        "Records that the endpoint's filter left out",
+        books(|b| b.filtered.records),
+    );
     scrape.gauges("endpoint_records_waiting", "Records that wait in the spool", books(|b| b.waiting.records));
-    scrape.gauges("endpoint_records_in_flight", "Records taken by delivery and not settled", books(|b| b.in_flight.records));
+    scrape.gauges(
+        "endpoint_records_in_flight",
+        "Records taken by delivery and not settled",
+        books(|b| b.in_flight.records),
+    );
     let dropped = endpoints.iter().flat_map(|(of, books)| {
-        DropCause::ALL.iter().map(move |cause| (vec![name(of), ("cause", cause.name().to_owned())], books.dropped.of(*cause).records))
+        DropCause::ALL
+            .iter()
+            .map(move |cause| (vec![name(of), ("cause", cause.name().to_owned())], books.dropped.of(*cause).records))
     });
     scrape.counters("endpoint_records_dropped", "Records given up from the spool on", dropped);
 
     let delivery = &status.delivery;
-    let stats = |value: fn(&DeliveryStatus) -> u64| delivery.iter().map(move |(of, stats)| (vec![name(of)], value(stats)));
+    let stats =
+        |value: fn(&DeliveryStatus) -> u64| delivery.iter().map(move |(of, stats)| (vec![name(of)], value(stats)));
     scrape.counters("delivery_batches", "Batches that arrived", stats(|stats| stats.batches));
     scrape.counters("delivery_retries", "Attempts after a failed one", stats(|stats| stats.retries));
     scrape.counters("delivery_splits", "Batches cut in halves", stats(|stats| stats.splits));
-    scrape.counters("delivery_ack_timeouts", "Batches sent again because no acknowledgement came", stats(|stats| stats.ack_timeouts));
+    scrape.counters(
+        "delivery_ack_timeouts",
+        "Batches sent again because no acknowledgement came",
+        stats(|stats| stats.ack_timeouts),
+    );
     let states = delivery.iter().flat_map(|(of, stats)| {
-        DeliveryState::ALL.iter().map(move |state| {
-            (vec![name(of), ("state", state.name().to_owned())], u64::from(*state == stats.state))
-        })
+        DeliveryState::ALL
+            .iter()
+            .map(move |state| (vec![name(of), ("state", state.name().to_owned())], u64::from(*state == stats.state)))
     });
     scrape.gauges("delivery_state", "1 for the state that delivery is in", states);
     let last = stats(|stats| stats.last_success.unwrap_or_default());

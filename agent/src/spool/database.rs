@@ -1,9 +1,9 @@
 //! The SQLite file: frames and one row of state. Every row carries its own checksum, because SQLite has none for pages.
 
+use super::RefusedCause;
 use super::frame::{Head, Row};
 use super::place::{self, private_file, with_suffix};
 use super::state::State;
-use super::RefusedCause;
 use crate::config::SpoolSync;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
 use std::collections::BTreeMap;

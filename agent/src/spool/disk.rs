@@ -10,10 +10,7 @@ use super::known::Known;
 use super::place::{self, Lock};
 use super::state::State;
 use super::tail::{self, Tail};
-use super::{
-    Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Recovered, Settings, SpoolError, SpoolStatus,
-    salvage,
-};
+use super::{Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Recovered, Settings, SpoolError, SpoolStatus, salvage};
 use crate::config::{SpoolSync, WhenFull};
 use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
@@ -55,8 +52,9 @@ impl Disk {
         let lock = place::lock(&settings.dir)?;
         let failed = |source| SpoolError::Directory { dir: settings.dir.clone(), source };
         let (tail, said) = Tail::open(&settings.dir).map_err(failed)?;
-        let (database, contents, set_aside) = salvage::open(&settings.dir, settings.sync, said.as_ref().map_or(0, |said| said.newest))
-            .map_err(|fault| SpoolError::Database { dir: settings.dir.clone(), problem: fault.to_string() })?;
+        let (database, contents, set_aside) =
+            salvage::open(&settings.dir, settings.sync, said.as_ref().map_or(0, |said| said.newest))
+                .map_err(|fault| SpoolError::Database { dir: settings.dir.clone(), problem: fault.to_string() })?;
         let before = contents.state.as_ref().map_or(0, |state| state.corrupt_frames);
         let (mut known, damaged) = Known::reconcile(contents, said, None);
         known.state.set_readers(readers);
@@ -94,7 +92,9 @@ impl Disk {
         let mut writer = self.writer();
         let mut done = self.try_append(&mut writer, lines, key, mark, announced);
         if let Err(fault @ Fault::Corrupt(_)) = &done {
-            done = self.repair(&mut writer, fault).and_then(|()| self.try_append(&mut writer, lines, key, mark, announced));
+            done = self
+                .repair(&mut writer, fault)
+                .and_then(|()| self.try_append(&mut writer, lines, key, mark, announced));
         }
         match done {
             Ok(appended) => appended,
@@ -180,7 +180,9 @@ impl Disk {
             let _stopped = database.checkpoint();
             free = place::free_bytes(&self.settings.dir);
         }
-        if free < wanted.saturating_add(grows) || (aside > 0 && pages.free + limit.saturating_sub(aside + pages.all) < needed) {
+        if free < wanted.saturating_add(grows)
+            || (aside > 0 && pages.free + limit.saturating_sub(aside + pages.all) < needed)
+        {
             self.remove_aside(writer);
             free = place::free_bytes(&self.settings.dir);
         }
@@ -284,6 +286,9 @@ impl Disk {
             if writer.dirty {
                 self.write_or_repair(&mut writer, &[]).map_err(|fault| self.failed(&fault))?;
             }
+            if self.settings.sync == SpoolSync::Never {
+                return Ok(());
+            }
             writer.tail.sync().map_err(|error| self.failed(&Fault::Io(error.to_string())))?;
         }
         sync_journal(&self.settings.dir.join(FILE)).map_err(|error| self.failed(&Fault::Io(error.to_string())))
@@ -295,7 +300,11 @@ impl Disk {
             self.flush()
         } else {
             let mut writer = self.writer();
-            if writer.dirty { self.write_or_repair(&mut writer, &[]).map_err(|fault| self.failed(&fault)) } else { Ok(()) }
+            if writer.dirty {
+                self.write_or_repair(&mut writer, &[]).map_err(|fault| self.failed(&fault))
+            } else {
+                Ok(())
+            }
         };
         if let Err(problem) = done {
             warn!(%problem, "the spool's state is not on disk yet");

@@ -102,7 +102,9 @@ impl Known {
         let mut damaged = Vec::new();
         // The last number known of each frame, to tell what lies between two.
         let mut ends: BTreeMap<u64, (Arc<str>, u64)> = BTreeMap::new();
-        for (number, mark) in [(written.newest, &written.mark), (said.newest, &said.mark), (known.state.newest, &known.state.mark)] {
+        for (number, mark) in
+            [(written.newest, &written.mark), (said.newest, &said.mark), (known.state.newest, &known.state.mark)]
+        {
             if let Some(mark) = mark {
                 ends.insert(number, (mark.instance_id.as_str().into(), mark.sequence));
             }

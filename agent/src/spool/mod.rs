@@ -244,7 +244,7 @@ impl Range {
 
 enum Store {
     Disk(Arc<Disk>),
-    Memory(Memory),
+    Memory(Box<Memory>),
 }
 
 struct Inner {
@@ -277,7 +277,7 @@ impl Spool {
     /// A spool that is gone with the process. When it is full it refuses.
     #[must_use]
     pub fn memory(max_bytes: u64, readers: &[String]) -> Self {
-        Self::new(Store::Memory(Memory::new(max_bytes, readers)), 0, None)
+        Self::new(Store::Memory(Box::new(Memory::new(max_bytes, readers))), 0, None)
     }
 
     fn new(store: Store, newest: u64, ticker: Option<disk::Ticker>) -> Self {
@@ -400,7 +400,7 @@ impl Spool {
         self.0.appended.subscribe()
     }
 
-    /// Writes and forces to the disk whatever is not there yet.
+    /// Writes what is not in the database yet, and forces it to the disk unless that is never done.
     ///
     /// # Errors
     /// It could not be written.

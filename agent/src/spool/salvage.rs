@@ -15,11 +15,7 @@ const ASIDE: &str = "corrupt-";
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Opens the database and reads its contents; if that fails, sets it aside and does so with a new one.
-pub(super) fn open(
-    dir: &Path,
-    sync: SpoolSync,
-    newest: u64,
-) -> Result<(Database, Contents, Option<PathBuf>), Fault> {
+pub(super) fn open(dir: &Path, sync: SpoolSync, newest: u64) -> Result<(Database, Contents, Option<PathBuf>), Fault> {
     let sound = Database::open(&dir.join(FILE), sync).and_then(|database| {
         database.check()?;
         let contents = database.contents()?;

@@ -61,11 +61,12 @@ fn a_full_disk_refuses_and_recovers() {
         assert_eq!(kept.last().map(|frame| frame.number), Some(number));
         assert!(kept.iter().all(|frame| frame.lines == nth(frame.number).0));
         drop(spool);
-        // A start on a full disk works, too.
+        // A start on a disk without any room may be refused, and is not once there is some.
+        let _refused = Spool::open(settings.clone(), &readers(&["a"])).map(|_| ());
+        fs::remove_file(&filler).unwrap();
         let (spool, found) = Spool::open(settings, &readers(&["a"])).unwrap();
         assert_eq!((found.corrupt_frames, &found.set_aside), (0, &None));
         assert!(all(&spool, "a", spool.cursor("a")).iter().all(|frame| frame.lines == nth(frame.number).0));
-        fs::remove_file(&filler).unwrap();
         assert!(matches!(append(&spool, nth(number + 1)), Appended::Stored { .. }), "it did not recover");
         assert_eq!(all(&spool, "a", number).len(), 1);
     }
@@ -74,7 +75,8 @@ fn a_full_disk_refuses_and_recovers() {
 #[test]
 fn it_leaves_what_it_has_to_leave() {
     let Some(disk) = Mounted::new("16m") else { return };
-    let settings = Settings { min_free_bytes: 6 << 20, when_full: WhenFull::DropNewest, ..settings(&disk.0.path().join("spool")) };
+    let settings =
+        Settings { min_free_bytes: 6 << 20, when_full: WhenFull::DropNewest, ..settings(&disk.0.path().join("spool")) };
     let (spool, _) = Spool::open(settings, &readers(&["a"])).unwrap();
     let mut refused = 0;
     for n in 1..=60 {

@@ -44,7 +44,7 @@ fn frame(n: u64, first: u64, count: u64, length: usize) -> (Vec<Bytes>, Uuid, Ma
         boot_id: "boot".to_owned(),
         sequence: first + count - 1,
         time_ns: 1_700_000_000_000_000_000 + n,
-        chain: Some([7; 32]),
+        chain: Some("07".repeat(32)),
         stopped: false,
     };
     ((0..count).map(line).collect(), Uuid::from_u128(u128::from(n) << 64 | 1), mark)

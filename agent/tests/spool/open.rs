@@ -1,8 +1,8 @@
 //! Opening: permissions, the lock, what is found again, the commands beside it.
 
 use super::*;
-use s3auditd::queue::Count;
-use s3auditd::spool::{GivenUp, GivenUpCause, RefusedCause, SpoolError, tool};
+use s3auditd::ledger::{Count, DropCause};
+use s3auditd::spool::{GivenUp, RefusedCause, SpoolError, tool};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
@@ -20,7 +20,9 @@ fn only_the_owner_sees_it() {
     }
     drop(spool);
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
-    let Err(SpoolError::Open { mode: 0o750, .. }) = Spool::open(settings(&dir), &[]) else { panic!("others can read it") };
+    let Err(SpoolError::Open { mode: 0o750, .. }) = Spool::open(settings(&dir), &[]) else {
+        panic!("others can read it")
+    };
 }
 
 /// Run by `a_second_process_is_refused` in a process of its own.
@@ -53,18 +55,22 @@ fn everything_is_found_again() {
     let dir = private_dir();
     let run = GivenUp {
         id: 0,
-        cause: GivenUpCause::Poison,
+        cause: DropCause::Poison,
         reader: Some("a".to_owned()),
         instance_id: INSTANCE.to_owned(),
         first: 4,
         last: 4,
         records: 1,
+        bytes: 0,
     };
     {
         let (spool, found) = Spool::open(settings(dir.path()), &readers(&["a", "b"])).unwrap();
         assert_eq!(found, Default::default());
         for n in 1..=4 {
-            assert_eq!(append(&spool, frame(n, 3 * (n - 1), 3, 2000)), Appended::Stored { number: n, dropped: Vec::new() });
+            assert_eq!(
+                append(&spool, frame(n, 3 * (n - 1), 3, 2000)),
+                Appended::Stored { number: n, dropped: Vec::new() }
+            );
         }
         assert_eq!(*spool.watch().borrow(), 4);
         spool.settle("a", 3).unwrap();
