@@ -39,6 +39,35 @@ pub struct GivenUp {
     pub last: u64,
     /// How many.
     pub records: u64,
+    /// Of their lines.
+    pub bytes: u64,
+}
+
+/// Where the stream stood.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    /// Who made them.
+    pub instance_id: String,
+    /// Of the kernel.
+    pub boot_id: String,
+    /// Of the last record.
+    pub sequence: u64,
+    /// When.
+    pub time_ns: u64,
+    /// Of the chain.
+    pub chain: Option<String>,
+    /// In order.
+    pub stopped: bool,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It is kept.
+    Stored {
+        /// Its number.
+        number: u64,
+    },
 }
 
 /// What the disk says.
@@ -71,15 +100,23 @@ impl Spool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a frame in; returns its number.
-    pub fn put(&self, instance_id: &str, first_sequence: u64, lines: Vec<Bytes>) -> u64 {
+    /// In memory.
+    #[must_use]
+    pub fn memory(_max_bytes: u64, _readers: &[String]) -> Self {
+        Self::default()
+    }
+
+    /// Puts a frame in.
+    #[must_use]
+    pub fn append(&self, lines: Vec<Bytes>, key: Uuid, mark: Mark, _announced: &[u64]) -> Appended {
         let mut state = self.lock();
         let number = state.frames.last_key_value().map_or(1, |(number, _)| number + 1);
-        let frame = Frame { number, key: Uuid::now_v7(), lines, instance_id: instance_id.into(), first_sequence };
+        let first_sequence = mark.sequence + 1 - lines.len() as u64;
+        let frame = Frame { number, key, lines, instance_id: mark.instance_id.into(), first_sequence };
         state.frames.insert(number, frame);
         drop(state);
         self.newest.send_replace(number);
-        number
+        Appended::Stored { number }
     }
 
     /// The first frame above `after`.
@@ -109,9 +146,9 @@ impl Spool {
     ///
     /// # Errors
     /// The disk's.
-    pub fn give_up(&self, given_up: GivenUp) -> Result<(), SpoolError> {
-        self.lock().given_up.push(given_up);
-        Ok(())
+    pub fn give_up(&self, given_up: &GivenUp) -> Result<u64, SpoolError> {
+        self.lock().given_up.push(given_up.clone());
+        Ok(0)
     }
 
     /// The newest frame's number.
@@ -131,6 +168,9 @@ impl Spool {
     pub fn waiting(&self, reader: &str) -> Count {
         let after = self.cursor(reader);
         let state = self.lock();
-        state.frames.range(after.saturating_add(1)..).fold(Count::default(), |sum, (_, frame)| sum.plus(Count::of(&frame.lines)))
+        state
+            .frames
+            .range(after.saturating_add(1)..)
+            .fold(Count::default(), |sum, (_, frame)| sum.plus(Count::of(&frame.lines)))
     }
 }
