@@ -183,7 +183,9 @@ mod tests {
             assert_eq!((body.encoding, &body), (Some(name), &packing.pack(lines().iter())));
             let mut text = String::new();
             match compression {
-                Compression::Gzip => flate2::read::GzDecoder::new(body.bytes.as_ref()).read_to_string(&mut text).unwrap(),
+                Compression::Gzip => {
+                    flate2::read::GzDecoder::new(body.bytes.as_ref()).read_to_string(&mut text).unwrap()
+                }
                 _ => zstd::stream::Decoder::new(body.bytes.as_ref()).unwrap().read_to_string(&mut text).unwrap(),
             };
             assert_eq!(text, NDJSON);

@@ -80,7 +80,9 @@ fn authorities(source: &Source) -> Result<Vec<Certificate>, TlsError> {
     for der in source.certificates(&source.read()?)? {
         authorities.push(Certificate::from_der(&der).map_err(|error| source.problem(error.to_string()))?);
         // What TLS will say of it later, with the file's name.
-        roots.add(der).map_err(|error| source.problem(format!("holds a certificate that is no authority's: {error}")))?;
+        roots
+            .add(der)
+            .map_err(|error| source.problem(format!("holds a certificate that is no authority's: {error}")))?;
     }
     Ok(authorities)
 }

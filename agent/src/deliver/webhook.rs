@@ -177,7 +177,9 @@ impl Webhook {
             200..=299 if splunk => Ok(format!("{detail}: Splunk is there and healthy")),
             _ if splunk => Err(format!("{detail}: Splunk is not healthy, refuses the token, or is not there")),
             500..=599 if status != 501 => Err(format!("{detail}: it is there, but not able to answer")),
-            _ => Ok(format!("{detail} to OPTIONS: it is there; only records show whether it takes the token and the path")),
+            _ => Ok(format!(
+                "{detail} to OPTIONS: it is there; only records show whether it takes the token and the path"
+            )),
         }
     }
 

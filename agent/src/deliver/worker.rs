@@ -310,8 +310,9 @@ impl Worker {
                 first: sequence,
                 last: sequence,
                 records: 1,
+                bytes: batch.count().bytes,
             };
-            if let Err(error) = spool.give_up(given_up) {
+            if let Err(error) = spool.give_up(&given_up) {
                 tracing::error!(endpoint = &*name, %error, sequence, "the stream will not tell of a refused record");
             }
             (batch, cause)

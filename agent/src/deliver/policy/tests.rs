@@ -72,11 +72,9 @@ fn every_status_has_its_action() {
         assert_eq!(after(&reply(status, hec_code), 2, 0), batch, "{status} {hec_code:?} of a batch");
         assert_eq!(after(&reply(status, hec_code), 1, 0), single, "{status} {hec_code:?} of one record");
     }
-    for (outcome, action) in [
-        (Outcome::NoReply, retry),
-        (Outcome::NotAcknowledged, retry),
-        (Outcome::NoAcknowledgement, endpoint),
-    ] {
+    for (outcome, action) in
+        [(Outcome::NoReply, retry), (Outcome::NotAcknowledged, retry), (Outcome::NoAcknowledgement, endpoint)]
+    {
         assert_eq!((after(&outcome, 2, 0), after(&outcome, 1, 0)), (action, action), "{outcome:?}");
     }
 }
