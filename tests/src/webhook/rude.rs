@@ -259,7 +259,8 @@ async fn serve(socket: &mut Socket, from: SocketAddr, connection: usize, manners
             }
             Reply::Silence => {
                 let mut rest = [0; 1];
-                socket.stream().read(&mut rest).await?;
+                // The error is the sender that went away.
+                socket.stream().read_exact(&mut rest).await?;
                 return Ok(());
             }
         }
