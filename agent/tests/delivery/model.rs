@@ -135,9 +135,9 @@ async fn play(case: Case) {
     let expected: Vec<_> = (0..case.records).filter(|number| !case.poison.contains(number)).collect();
     assert_eq!(arrived, expected, "by the key each exactly once");
     assert!(delivered >= expected.len() as u64);
-    let told: BTreeSet<_> =
-        scene.spool.given_up().iter().flat_map(|told| told.first as usize..=told.last as usize).collect();
-    assert_eq!(told, case.poison, "and the stream tells of the others");
+    let told: BTreeSet<u64> = scene.spool.given_up().iter().flat_map(|told| told.first..=told.last).collect();
+    let poison = case.poison.iter().map(|number| *number as u64).collect();
+    assert_eq!(told, poison, "and the stream tells of the others");
     assert!(hook.seen().iter().all(|request| numbers(request).len() <= FRAME));
 }
 

@@ -28,7 +28,7 @@ impl Write for Pipe {
 
 #[tokio::test]
 async fn standard_output_gets_a_line_a_record_until_its_reader_leaves() {
-    for (writes, arrive, left) in [(100, 20, 0), (1, 8, 8)] {
+    for (writes, arrive, left) in [(100, 20, 0), (1, 8usize, 8)] {
         let scene = Scene::new(20);
         let written = Arc::default();
         let stdout = Stdout {
@@ -46,9 +46,10 @@ async fn standard_output_gets_a_line_a_record_until_its_reader_leaves() {
         };
         assert_eq!((ended.undelivered.records, ended.cause, scene.status().state), (left, cause, state));
         let books = scene.books();
-        assert_eq!((books.delivered.records, books.waiting.records, books.in_flight.records), (arrive, 20 - arrive, 0));
-        assert_eq!(scene.spool.waiting("default").records, 20 - arrive);
-        let expected: Vec<u8> = (0..arrive).flat_map(|nth| [&record(nth as usize)[..], b"\n"].concat()).collect();
+        let (arrived, waiting) = (arrive as u64, 20 - arrive as u64);
+        assert_eq!((books.delivered.records, books.waiting.records, books.in_flight.records), (arrived, waiting, 0));
+        assert_eq!(scene.spool.waiting("default").records, waiting);
+        let expected: Vec<u8> = (0..arrive).flat_map(|nth| [&record(nth)[..], b"\n"].concat()).collect();
         assert_eq!(*written.lock().unwrap(), expected);
     }
 }
