@@ -1,5 +1,9 @@
 //! A webhook: takes NDJSON by POST, keeps every line, and answers as it is told.
 
+pub mod authority;
+pub mod rude;
+pub mod splunk;
+
 use crate::record::Record;
 use anyhow::Context as _;
 use bytes::Bytes;

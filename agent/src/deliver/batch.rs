@@ -114,6 +114,6 @@ mod tests {
         assert!(keys.insert(Batch::new(frame(8), vec![0], "another").key()), "nor do two endpoints' parts");
         // Such a change would make receivers take what is sent again after an update for something new.
         let part = Batch::new(frame(8), vec![0, 2], "default").key();
-        assert_eq!(part.to_string(), "PINNED");
+        assert_eq!(part.to_string(), "6a66bc40-b8ad-87d7-8d77-4157e35fa849");
     }
 }

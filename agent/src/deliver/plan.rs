@@ -131,7 +131,7 @@ mod tests {
         ]);
         let plan = plan(&lines, filter, 1);
         let sent: Vec<_> = plan.lanes.into_iter().flat_map(|(_, lines)| lines).collect();
-        assert_eq!(plan.filtered.records as usize, lines.len() - sent.len());
+        assert_eq!(plan.filtered.records, (lines.len() - sent.len()) as u64);
         sent
     }
 
