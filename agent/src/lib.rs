@@ -2,14 +2,13 @@
 
 pub mod capture;
 pub mod config;
-// pub mod daemon;
+pub mod daemon;
 pub mod deliver;
 pub mod exit;
-// pub mod health;
+pub mod health;
 pub mod ledger;
 pub mod queue;
 pub mod rebuild;
 pub mod recorder;
 pub mod replay;
-pub mod spool;
-// pub mod status;
+pub mod status;
