@@ -211,7 +211,7 @@ fn errors_of_endpoints_name_their_table() {
         ("[endpoints.a]\nlisten = 1", "/etc/a.toml:2: endpoints.a.listen: no such key"),
         (
             "[endpoints.a]\nendpoint = 'http://h/'\nhec-ack = 'maybe'",
-            "/etc/a.toml:3: endpoints.a.hec-ack: must be one of on, off, not \"maybe\"",
+            "/etc/a.toml:3: endpoints.a.hec-ack: must be on or off, not \"maybe\"",
         ),
         (
             "[endpoints.a]\nendpoint = 'http://h/'\nclient-key-file = 'k'",
