@@ -167,6 +167,15 @@ impl Daemon {
         self.stdout.text()
     }
 
+    /// SIGHUP: it reads its configuration again.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn hang_up(&self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).context("SIGHUP to the daemon")
+    }
+
     /// SIGTERM, then waits for its end.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! A webhook: takes NDJSON by POST, keeps every line, and answers as it is told.
 
 pub mod authority;
+pub mod receiver;
 pub mod rude;
 pub mod splunk;
 

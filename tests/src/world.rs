@@ -32,7 +32,7 @@ pub struct After {
     pub status: Status,
     /// How it ended.
     pub ended: Ended,
-    /// Every record that the webhook has, in order.
+    /// Every operation's record that the webhook has, in order.
     pub records: Vec<Record>,
 }
 
@@ -57,7 +57,7 @@ impl World {
         std::thread::sleep(SURPLUS_PATIENCE);
         let status = self.daemon.status_when(PATIENCE, |status| status.ring_agrees().is_ok())?;
         let ended = self.daemon.stop()?;
-        let records = self.webhook.records();
+        let records = self.webhook.records().into_iter().filter(Record::is_operation).collect();
         let rubbish = self.webhook.rubbish();
         anyhow::ensure!(rubbish.is_empty(), "lines that are no JSON objects: {rubbish:?}");
         anyhow::ensure!(ended.status.success(), "the daemon ended with {}\n{}", ended.status, ended.stderr);

@@ -93,9 +93,13 @@ pub(super) struct Plan<'a> {
     pub possible_cpus: u32,
 }
 
+/// Whether this process may do what capture needs: asked first of all, because without it nothing else matters.
+pub fn privileges() -> Result<(), AttachError> {
+    check_privileges(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
 /// Loads and attaches the first backend that works.
 pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
-    check_privileges(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())?;
     let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
     let offsets = Offsets::resolve(|structure, path| types.offset(structure, path))
         .map_err(|(structure, path)| AttachError::Structure { structure, path })?;

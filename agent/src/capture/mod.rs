@@ -10,7 +10,7 @@ mod ring;
 mod sockets;
 pub mod status;
 
-pub use attach::AttachError;
+pub use attach::{AttachError, privileges};
 pub use grace::{monotonic_ns, wall_minus_monotonic_ns};
 
 use attach::{AsPod, Plan};

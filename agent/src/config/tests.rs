@@ -74,7 +74,7 @@ fn errors_of_the_file_name_its_line() {
             "/etc/a.toml:1: queue-records: must be a number from 1 to 100000000, not \"many\"",
         ),
         ("max-head-bytes = \"2MiB\"", "/etc/a.toml:1: max-head-bytes: must be a size from 4KiB to 1MiB, not \"2MiB\""),
-        ("ring-bytes = \"3MiB\"", "/etc/a.toml:1: ring-bytes: must be a power of two from 64KiB to 1GiB, not \"3MiB\""),
+        ("ring-bytes = \"3MiB\"", "/etc/a.toml:1: ring-bytes: must be a power of two from 8KiB to 1GiB, not \"3MiB\""),
         ("dialect = \"ceph\"", "/etc/a.toml:1: dialect: must be one of weka, minio, aws, not \"ceph\""),
         ("endpoint = \"splunk:8088\"", "/etc/a.toml:1: endpoint: must be an http or https URL, not \"splunk:8088\""),
         (

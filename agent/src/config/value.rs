@@ -97,11 +97,11 @@ fn show(size: u64) -> String {
     format!("{}{name}", size / unit)
 }
 
-/// A size of the perf ring: a power of two that every page size of Linux (4 KiB to 64 KiB) divides.
+/// A size of the perf ring: a power of two, at least one page of the kernel's (4 KiB to 64 KiB), which it checks itself.
 pub(super) fn ring(value: &Value) -> Parsed<u64> {
-    match bytes(value, 64 << 10..=1 << 30)? {
+    match bytes(value, 8 << 10..=1 << 30)? {
         size if size.is_power_of_two() => Ok(size),
-        _ => not("a power of two from 64KiB to 1GiB", value.scalar()?),
+        _ => not("a power of two from 8KiB to 1GiB", value.scalar()?),
     }
 }
 

@@ -13,7 +13,7 @@ mod endpoints;
 mod manager;
 mod recovery;
 
-use crate::capture::{AttachError, Capture, CaptureSettings, status::PortStatus};
+use crate::capture::{self, AttachError, Capture, CaptureSettings, status::PortStatus};
 use crate::config::{Loaded, Sources, keys::Config};
 use crate::control::{Control, ControlError};
 use crate::deliver::dead_letter::{DeadLetter, DeadLetterError};
@@ -158,6 +158,7 @@ pub fn run(sources: Sources, loaded: Loaded, record: Option<&Path>) -> Result<()
 
 async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> Result<(), RunError> {
     // Whatever can be wrong with the surroundings is found before the first probe is in the kernel.
+    capture::privileges()?;
     let mut signals = Signals::new().map_err(|source| RunError::System { what: "signal handlers", source })?;
     let settings = Settings::of(sources, loaded).map_err(RunError::Managed)?;
     let config = settings.config().clone();

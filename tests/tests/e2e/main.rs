@@ -10,6 +10,7 @@ mod load;
 mod oracle;
 mod record;
 mod secrets;
+mod silence;
 mod start;
 mod unseen;
 mod wire;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         load::scenarios(),
         oracle::scenarios(),
         secrets::scenarios(),
+        silence::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
