@@ -15,6 +15,17 @@ pub enum Notice {
         /// What the spool has noted of it, to be forgotten when it has been said.
         noted: Option<u64>,
     },
+    /// Records of this instance did not get into the spool.
+    NotKept {
+        /// Which, and why.
+        loss: RecordLoss,
+        /// The first one's number.
+        first: u64,
+        /// The last one's number.
+        last: u64,
+        /// What the spool has noted, and they would have said.
+        unsaid: Vec<u64>,
+    },
     /// The configuration changed, or was to.
     Configuration {
         /// What is said of it.

@@ -8,6 +8,7 @@ use crate::stream::chain::Sealed;
 use crate::stream::gaps::RecordLoss;
 use s3auditd_rebuild::record::event::{SequenceRange, Stage};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinError;
@@ -29,6 +30,8 @@ pub struct Writer {
     pub notices: Notices,
     /// Held while something is put into the spool, so that an endpoint which begins knows what waits for it.
     pub appending: Arc<Mutex<()>>,
+    /// Every record of this instance below this number is in the spool, or was told as lost.
+    pub kept_below: Arc<AtomicU64>,
     /// May change while it runs.
     pub limits: watch::Receiver<BatchLimits>,
     /// What numbers the records.
@@ -97,9 +100,8 @@ impl Writer {
         let lines: Arc<[_]> = batch.into_iter().map(|entry| entry.line).collect();
         let key = Uuid::now_v7();
         loop {
-            let (spool, lines, mark, announces) =
-                (self.spool.clone(), Arc::clone(&lines), mark.clone(), announces.clone());
-            let append = move || spool.append(lines.to_vec(), key, mark, &announces);
+            let (spool, lines, mark, said) = (self.spool.clone(), Arc::clone(&lines), mark.clone(), announces.clone());
+            let append = move || spool.append(lines.to_vec(), key, mark, &said);
             let appended = {
                 let _alone = self.appending.lock().await;
                 self.ledger.stored(count);
@@ -111,6 +113,7 @@ impl Writer {
             };
             match appended {
                 Appended::Stored { dropped, .. } => {
+                    self.kept_below.store(end.saturating_add(1), Ordering::Release);
                     for (endpoint, count) in dropped {
                         self.ledger.dropped_waiting(&endpoint, DropCause::SpoolFull, count);
                     }
@@ -128,7 +131,8 @@ impl Writer {
                     };
                     self.ledger.not_stored(cause, count);
                     let sequences = vec![SequenceRange { first, last: end, ..SequenceRange::default() }];
-                    self.notices.put(Notice::Lost { loss: loss(cause, None, records, sequences), noted: None });
+                    let loss = loss(cause, None, records, sequences);
+                    self.notices.put(Notice::NotKept { loss, first, last: end, unsaid: announces });
                     return;
                 }
             }

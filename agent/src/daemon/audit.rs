@@ -16,7 +16,7 @@ use s3auditd_rebuild::record::{
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -37,6 +37,8 @@ pub(super) struct Begin {
     pub(super) flush: Duration,
     pub(super) health: Arc<Health>,
     pub(super) notices: Notices,
+    /// See `Writer::kept_below`.
+    pub(super) kept_below: Arc<AtomicU64>,
     pub(super) start: StartRecord,
     pub(super) recovery: Option<RecoveryRecord>,
 }
@@ -49,6 +51,7 @@ pub(super) struct Audit {
     flush: Duration,
     health: Arc<Health>,
     notices: Notices,
+    kept_below: Arc<AtomicU64>,
     published: Instant,
     clock: Clock,
     /// As it was said last.
@@ -66,7 +69,18 @@ struct Out {
 
 impl Audit {
     pub(super) fn new(begin: Begin) -> Self {
-        let Begin { mut capture, mut rebuild, producer, recorder, flush, health, notices, mut start, recovery } = begin;
+        let Begin {
+            mut capture,
+            mut rebuild,
+            producer,
+            recorder,
+            flush,
+            health,
+            notices,
+            kept_below,
+            mut start,
+            recovery,
+        } = begin;
         if recorder.is_some() {
             rebuild.follow_moves();
         }
@@ -76,7 +90,8 @@ impl Audit {
         let coverage = coverage::of(&capture.status(), &rebuild);
         start.backend = coverage.backend.clone();
         let noted = Vec::new();
-        let mut audit = Self { capture, rebuild, out, flush, health, notices, published, clock, coverage, noted };
+        let mut audit =
+            Self { capture, rebuild, out, flush, health, notices, kept_below, published, clock, coverage, noted };
         audit.set_clock();
         let now_ns = monotonic_ns();
         let author = audit.rebuild.author();
@@ -124,11 +139,21 @@ impl Audit {
         if let Some(recorder) = &mut out.recorder {
             recorder.turn(passed);
         }
+        self.listen();
+    }
+
+    /// Takes note of what the other parts have to say.
+    fn listen(&mut self) {
         for notice in self.notices.take() {
             match notice {
                 Notice::Lost { loss, noted } => {
                     self.rebuild.author().record_loss(loss);
                     self.noted.extend(noted);
+                }
+                Notice::NotKept { loss, first, last, unsaid } => {
+                    self.rebuild.author().lost(first, last);
+                    self.rebuild.author().record_loss(loss);
+                    self.noted.extend(unsaid);
                 }
                 Notice::Configuration { said, settings } => {
                     if let Some(config) = settings {
@@ -147,6 +172,10 @@ impl Audit {
             return;
         }
         let now_ns = monotonic_ns();
+        // In this order: what was lost has been taken from the notices before, and is not kept below a later number.
+        let kept_below = self.kept_below.load(Ordering::Acquire);
+        self.listen();
+        self.rebuild.author().kept(kept_below);
         self.say_losses(now_ns);
         let coverage = coverage::of(&self.capture.status(), &self.rebuild);
         if coverage::differs(&self.coverage, &coverage) {

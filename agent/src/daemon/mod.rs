@@ -39,7 +39,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
@@ -205,6 +205,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
     let mut endpoints = Endpoints::new(shared, drain);
     endpoints.apply(wanted).await;
 
+    let kept_below = Arc::new(AtomicU64::new(0));
     let (limits, limits_now) = watch::channel(batch_limits(&config));
     let (stop, stopped) = watch::channel(false);
     let writer = Writer {
@@ -212,6 +213,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         ledger: ledger.clone(),
         notices: notices.clone(),
         appending,
+        kept_below: Arc::clone(&kept_below),
         limits: limits_now,
         instance_id: instance_id.clone(),
         boot_id: boot_id.clone(),
@@ -230,6 +232,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         flush: Duration::from_millis(config.ring_flush_ms),
         health: Arc::clone(&health),
         notices: notices.clone(),
+        kept_below,
         start: StartRecord {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             previous: recovery::previous(&recovered),

@@ -4,6 +4,7 @@
 //! [`MAX_RECORDS`] records a flush is put together by stage and cause. Losses with a bound and without one are never put
 //! together, so that the sum of the bounds stays exact. Time is an argument, in nanoseconds of CLOCK_MONOTONIC.
 
+use s3auditd_rebuild::gap::hidden_at_most;
 use s3auditd_rebuild::record::Clock;
 use s3auditd_rebuild::record::event::{
     ByteRange, GapConnection, GapRecord, LossTotal, MAX_ENTRIES, SequenceRange, Stage, Way,
@@ -18,11 +19,6 @@ pub const FLUSH_NS: u64 = 1_000_000_000;
 pub const MAX_RECORDS: usize = 64;
 /// So many losses are told apart between two flushes; what comes then is put together at once.
 pub const MAX_TRACKED: usize = 4096;
-
-/// The shortest request: `GET / HTTP/1.1` and two line ends.
-const MIN_REQUEST_BYTES: u64 = 18;
-/// The shortest reply: `HTTP/1.1 200` and two line ends.
-const MIN_REPLY_BYTES: u64 = 16;
 
 /// A connection lost something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,10 +259,16 @@ fn add_range(list: &mut Vec<SequenceRange>, range: SequenceRange) {
 #[derive(Debug, Default)]
 pub struct GapBook {
     entries: BTreeMap<Key, Entry>,
+    /// In records that were written, and are not in the spool yet as far as is known; by the records' numbers.
+    told: BTreeMap<u64, (Key, Entry)>,
     flushed_ns: Option<u64>,
     node: Admitted,
-    totals: BTreeMap<(Stage, &'static str), LossTotal>,
+    totals: Totals,
 }
+
+/// What a gap record tells, until it has its number; see [`GapBook::told`].
+#[derive(Debug)]
+pub struct Told(Key, Entry);
 
 /// What of the node's counts is in gap records already.
 #[derive(Debug, Default)]
@@ -329,7 +331,8 @@ impl GapBook {
         }
         let (received, sent) = (counts.received.rest(), counts.sent.rest());
         let bytes = grow(&mut self.node.received, received).saturating_add(grow(&mut self.node.sent, sent));
-        let hidden = (received / MIN_REQUEST_BYTES).min(sent / MIN_REPLY_BYTES);
+        // Also those that were never answered: of these connections nothing is known.
+        let (hidden, _answered) = hidden_at_most(received, sent);
         let operations = grow(&mut self.node.operations, hidden);
         if bytes > 0 || operations > 0 {
             let entry = Entry { bytes, operations_max: Some(operations), ..Entry::new(since_ns, now_ns) };
@@ -342,32 +345,59 @@ impl GapBook {
         }
     }
 
-    /// Gap records of what came in, at most [`MAX_RECORDS`], no more often than each [`FLUSH_NS`].
+    /// Gap records of what came in, at most [`MAX_RECORDS`], no more often than each [`FLUSH_NS`]. Each is to be
+    /// [`Told`] when it has its number.
     #[must_use]
-    pub fn flush(&mut self, now_ns: u64, clock: Clock) -> Vec<GapRecord> {
+    pub fn flush(&mut self, now_ns: u64, clock: Clock) -> Vec<(GapRecord, Told)> {
         let early = self.flushed_ns.is_some_and(|flushed| now_ns.saturating_sub(flushed) < FLUSH_NS);
         if self.entries.is_empty() || early { Vec::new() } else { self.flush_now(now_ns, clock) }
     }
 
+    /// A gap record got this number. What it tells is kept until [`Self::kept`] or [`Self::lost`] says what became of it.
+    pub fn told(&mut self, sequence: u64, Told(key, entry): Told) {
+        self.told.insert(sequence, (key, entry));
+    }
+
+    /// Every record below this number is kept: what they tell is said.
+    pub fn kept(&mut self, below: u64) {
+        let rest = self.told.split_off(&below);
+        for (key, entry) in std::mem::replace(&mut self.told, rest).into_values() {
+            count(&mut self.totals, &key, &entry);
+        }
+    }
+
+    /// These records were lost: what gap records among them told is to be said again.
+    pub fn lost(&mut self, first: u64, last: u64) {
+        let numbers: Vec<u64> = self.told.range(first..=last).map(|(number, _)| *number).collect();
+        for number in numbers {
+            if let Some((key, entry)) = self.told.remove(&number) {
+                self.add(key, entry);
+            }
+        }
+    }
+
     /// The same, whenever it was the last time: for the end. To be called until nothing comes.
     #[must_use]
-    pub fn flush_now(&mut self, now_ns: u64, clock: Clock) -> Vec<GapRecord> {
+    pub fn flush_now(&mut self, now_ns: u64, clock: Clock) -> Vec<(GapRecord, Told)> {
         self.flushed_ns = Some(now_ns);
         self.put_together();
         let mut records = Vec::with_capacity(self.entries.len().min(MAX_RECORDS));
         while records.len() < MAX_RECORDS
             && let Some((key, entry)) = self.entries.pop_first()
         {
-            self.count(&key, &entry);
-            records.push(entry.record(&key, clock));
+            records.push((entry.clone().record(&key, clock), Told(key, entry)));
         }
         records
     }
 
-    /// The sums of all gap records so far.
+    /// The sums of all gap records that are kept, or on their way.
     #[must_use]
     pub fn totals(&self) -> Vec<LossTotal> {
-        self.totals.values().cloned().collect()
+        let mut totals = self.totals.clone();
+        for (key, entry) in self.told.values() {
+            count(&mut totals, key, entry);
+        }
+        totals.into_values().collect()
     }
 
     fn add(&mut self, key: Key, entry: Entry) {
@@ -407,26 +437,28 @@ impl GapBook {
             }
         }
     }
+}
 
-    fn count(&mut self, key: &Key, entry: &Entry) {
-        let (stage, cause) = key.place();
-        let total = self.totals.entry((stage, cause)).or_insert(LossTotal {
-            stage,
-            cause,
-            merged: 0,
-            bytes: 0,
-            samples: 0,
-            records: 0,
-            operations_min: 0,
-            operations_max: Some(0),
-        });
-        total.merged = total.merged.saturating_add(entry.merged);
-        total.bytes = total.bytes.saturating_add(entry.bytes);
-        total.samples = total.samples.saturating_add(entry.samples);
-        total.records = total.records.saturating_add(entry.records);
-        total.operations_min = total.operations_min.saturating_add(entry.operations_min);
-        total.operations_max = sum_of_bounds(total.operations_max, entry.operations_max);
-    }
+type Totals = BTreeMap<(Stage, &'static str), LossTotal>;
+
+fn count(totals: &mut Totals, key: &Key, entry: &Entry) {
+    let (stage, cause) = key.place();
+    let total = totals.entry((stage, cause)).or_insert(LossTotal {
+        stage,
+        cause,
+        merged: 0,
+        bytes: 0,
+        samples: 0,
+        records: 0,
+        operations_min: 0,
+        operations_max: Some(0),
+    });
+    total.merged = total.merged.saturating_add(entry.merged);
+    total.bytes = total.bytes.saturating_add(entry.bytes);
+    total.samples = total.samples.saturating_add(entry.samples);
+    total.records = total.records.saturating_add(entry.records);
+    total.operations_min = total.operations_min.saturating_add(entry.operations_min);
+    total.operations_max = sum_of_bounds(total.operations_max, entry.operations_max);
 }
 
 /// Raises what was admitted; by how much.

@@ -8,7 +8,7 @@ pub mod gaps;
 
 use bytes::Bytes;
 use chain::{Hash, Key, Seal};
-use gaps::{ConnectionGap, GapBook, NodeCounts, RecordLoss};
+use gaps::{ConnectionGap, GapBook, NodeCounts, RecordLoss, Told};
 use s3auditd_rebuild::exchange::Exchange;
 use s3auditd_rebuild::record::event::{
     CheckpointRecord, ConfigurationRecord, CoverageRecord, Covers, Event, GapRecord, Kind, RecoveryRecord, StartRecord,
@@ -182,16 +182,28 @@ impl Author {
         self.checkpoint_if_due();
     }
 
-    fn tell(&mut self, gaps: Vec<GapRecord>, now_ns: u64) {
-        for gap in gaps {
-            self.event(Event::Gap(gap), now_ns);
+    /// Every record below this number is kept: see [`GapBook::kept`].
+    pub fn kept(&mut self, below: u64) {
+        self.gaps.kept(below);
+    }
+
+    /// These records were lost after they were written: see [`GapBook::lost`]. That they were is a loss of its own.
+    pub fn lost(&mut self, first: u64, last: u64) {
+        self.gaps.lost(first, last);
+    }
+
+    fn tell(&mut self, gaps: Vec<(GapRecord, Told)>, now_ns: u64) {
+        for (gap, told) in gaps {
+            let sequence = self.event(Event::Gap(gap), now_ns);
+            self.gaps.told(sequence, told);
         }
     }
 
-    fn event(&mut self, event: Event, now_ns: u64) {
+    fn event(&mut self, event: Event, now_ns: u64) -> u64 {
         self.now_ns = self.now_ns.max(now_ns);
         let record = self.maker.event(event, self.clock.at(now_ns));
         self.push(record.sequence, record.kind, record.json);
+        record.sequence
     }
 
     fn push(&mut self, sequence: u64, kind: Kind, json: Vec<u8>) {
