@@ -18,9 +18,15 @@ pub(super) fn by_hand() -> anyhow::Result<()> {
     let daemon = Daemon::start(&[gateway.port()], Some(&webhook.url()), &flags)?;
     let calls = Light::of(&gateway)?.round("by-hand")?;
     let busy = daemon::run(&["spool", "drain", "--spool-dir", &spool, "--endpoint", &webhook.url()])?;
-    anyhow::ensure!(busy.status.code() == Some(2) && busy.stderr.contains("in use"), "{}\n{}", busy.status, busy.stderr);
+    anyhow::ensure!(
+        busy.status.code() == Some(2) && busy.stderr.contains("in use"),
+        "{}\n{}",
+        busy.status,
+        busy.stderr
+    );
     let kept = calls.len() as u64;
-    let waits = daemon.status_when(LONG, |s| s.endpoint("default", "waiting") + s.endpoint("default", "in_flight") >= kept)?;
+    let waits =
+        daemon.status_when(LONG, |s| s.endpoint("default", "waiting") + s.endpoint("default", "in_flight") >= kept)?;
     waits.balanced()?;
     let ended = daemon.stop()?;
     anyhow::ensure!(ended.status.success(), "what is in the spool is safe: {}\n{}", ended.status, ended.stderr);
@@ -37,7 +43,12 @@ pub(super) fn by_hand() -> anyhow::Result<()> {
     let letters = place("letters");
     let places = ["--spool-dir", spool.as_str(), "--dead-letter-file", letters.as_str()];
     let drained = daemon::run(&[&["spool", "drain", "--endpoint", &webhook.url()][..], &places].concat())?;
-    anyhow::ensure!(drained.status.success() && drained.stdout.contains(" 0 left"), "{}\n{}", drained.stdout, drained.stderr);
+    anyhow::ensure!(
+        drained.status.success() && drained.stdout.contains(" 0 left"),
+        "{}\n{}",
+        drained.stdout,
+        drained.stderr
+    );
     expect::same(&calls, &webhook.records())?;
     let lines: usize = std::fs::read_to_string(&exported)?.lines().count();
     anyhow::ensure!(webhook.records().len() == lines, "{lines} exported, {} delivered", webhook.records().len());
