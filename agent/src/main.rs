@@ -210,12 +210,7 @@ fn validate(configuration: Configuration) -> Result<(), Failure> {
 }
 
 fn show_status(arguments: StatusArguments) -> Result<(), Failure> {
-    // With the address at hand no file is needed, which only root may be able to read.
-    let file = match (&arguments.metrics_listen, arguments.config) {
-        (Some(_), _) => FileChoice::Skip,
-        (None, Some(path)) => FileChoice::Given(path),
-        (None, None) => FileChoice::Usual,
-    };
+    let file = FileChoice::unless(arguments.metrics_listen.is_some(), arguments.config);
     let flags = Flags { metrics_listen: arguments.metrics_listen, ..Flags::default() };
     let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
     let Some(address) = config.metrics_listen else {

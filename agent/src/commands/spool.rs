@@ -65,12 +65,7 @@ pub(crate) fn run(command: SpoolCommand) -> Result<(), Failure> {
 }
 
 fn spool_dir(place: SpoolPlace) -> Result<PathBuf, Failure> {
-    // With the directory at hand no file is needed.
-    let file = match (&place.spool_dir, place.config) {
-        (Some(_), _) => FileChoice::Skip,
-        (None, Some(path)) => FileChoice::Given(path),
-        (None, None) => FileChoice::Usual,
-    };
+    let file = FileChoice::unless(place.spool_dir.is_some(), place.config);
     let flags = Flags { spool_dir: place.spool_dir, ..Flags::default() };
     let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
     config.spool_dir.ok_or_else(|| Failure(Exit::Usage, "spool-dir is off: there is no spool".to_owned()))
