@@ -1,13 +1,14 @@
 //! From kernel programs to samples: load, attach, drain.
 //!
 //! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
-//! can come, `sockets` what was there before. Only this folder talks to the kernel.
+//! can come, `sockets` what was there before, `listeners` who serves now. Only this folder talks to the kernel.
 
 mod attach;
 mod btf;
 mod grace;
+mod listeners;
 mod ring;
-mod sockets;
+pub mod sockets;
 pub mod status;
 
 pub use attach::{AttachError, privileges};
@@ -21,6 +22,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
+use listeners::Listeners;
 use ring::{Entry, Ring};
 use s3auditd_common::{
     counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS},
@@ -58,6 +60,7 @@ pub struct Capture {
     grace_wanted: bool,
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
+    listeners: Listeners,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -128,6 +131,8 @@ impl Capture {
             .ok();
         // Counted after the programs are in: what opens meanwhile is seen opening.
         let open_at_start = sockets::open_connections(&settings.ports);
+        let listeners =
+            Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
         Ok(Self {
             settings,
@@ -142,6 +147,7 @@ impl Capture {
             grace_wanted: true,
             cpus,
             open_at_start,
+            listeners,
         })
     }
 
@@ -210,7 +216,7 @@ impl Capture {
 
     /// Where capture stands. Reads the kernel's counters: not for every sample.
     pub fn status(&mut self) -> CaptureStatus {
-        let listening = sockets::listening_ports();
+        let listening = self.listeners.ports();
         let ports = self.settings.ports.iter();
         CaptureStatus {
             backend: self.backend.to_owned(),

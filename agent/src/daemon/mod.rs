@@ -341,7 +341,7 @@ fn announce(config: &Config, health: &Health, recovered: &Recovered) {
         warn!(frames = recovered.corrupt_frames, set_aside, "the spool was damaged; what could be read is kept");
     }
     for PortStatus { port, .. } in capture.ports.iter().filter(|port| !port.listening) {
-        warn!(port, "nobody listens on this port yet (in this network namespace): waiting for the gateway");
+        warn!(port, "nobody listens on this port yet, in any network namespace: waiting for the gateway");
     }
 }
 
