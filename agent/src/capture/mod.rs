@@ -1,10 +1,12 @@
 //! From kernel programs to samples: load, attach, drain.
 //!
 //! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
-//! can come, `sockets` what was there before, `listeners` who serves now. Only this folder talks to the kernel.
+//! can come, `sockets` what was there before, `listeners` who serves now,
+//! `cgroups` where. Only this folder talks to the kernel.
 
 mod attach;
 mod btf;
+pub mod cgroups;
 mod grace;
 mod listeners;
 mod ring;
