@@ -13,8 +13,9 @@ mod ring;
 pub mod sockets;
 pub mod status;
 
-pub use attach::{AttachError, privileges};
-pub use grace::{monotonic_ns, wall_minus_monotonic_ns};
+pub use attach::{AttachError, effective_capabilities, privileges};
+pub use btf::KERNEL_BTF;
+pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
 
 use attach::{AsPod, Plan};
 use aya::{
@@ -46,6 +47,22 @@ pub struct CaptureSettings {
     pub ring_watermark_bytes: u32,
     /// Connections known at once.
     pub max_connections: u32,
+}
+
+/// Loads and attaches each backend by itself, best first, and takes it out at once: its name, and what the kernel has
+/// against it.
+///
+/// # Errors
+/// No backend could be tried: see [`AttachError`].
+pub fn try_backends(settings: &CaptureSettings) -> Result<Vec<(&'static str, Result<(), String>)>, AttachError> {
+    attach::try_each(&plan(settings)?)
+}
+
+fn plan(settings: &CaptureSettings) -> Result<Plan<'_>, AttachError> {
+    let possible_cpus = aya::util::nr_cpus()
+        .map_err(|(_, source)| AttachError::System { what: "the number of possible CPUs", source })?;
+    let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
+    Ok(Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus })
 }
 
 /// Programs in the kernel and the rings they fill. Dropping it detaches them; nothing is pinned.
@@ -106,13 +123,10 @@ impl Capture {
     /// # Errors
     /// See [`AttachError`].
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
-        let system = |what| move |(_, source)| AttachError::System { what, source };
-        let possible_cpus = aya::util::nr_cpus().map_err(system("the number of possible CPUs"))?;
-        let online = aya::util::online_cpus().map_err(system("the list of online CPUs"))?;
-        let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
+        let online = aya::util::online_cpus()
+            .map_err(|(_, source)| AttachError::System { what: "the list of online CPUs", source })?;
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
-        let plan = Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus };
-        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
+        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan(&settings)?)?;
 
         let events = match ebpf.map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,

@@ -318,7 +318,9 @@ fn batch_limits(config: &Config) -> BatchLimits {
     }
 }
 
-fn capture_settings(config: &Config) -> CaptureSettings {
+/// What is captured, as configured.
+#[must_use]
+pub fn capture_settings(config: &Config) -> CaptureSettings {
     CaptureSettings {
         ports: config.listen.clone(),
         ring_bytes: usize::try_from(config.ring_bytes).unwrap_or(usize::MAX),
