@@ -128,7 +128,7 @@ pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
 }
 
 /// Loads and attaches each backend by itself, and takes it out at once: what the kernel has against it.
-pub(super) fn try_each(plan: &Plan<'_>) -> Result<Vec<(&'static str, Result<(), String>)>, AttachError> {
+pub(super) fn try_each(plan: &Plan<'_>) -> Result<Vec<super::Tried>, AttachError> {
     let (types, offsets, constants) = resolve()?;
     let tried = BACKENDS.iter().map(|backend| {
         let tried = try_backend(backend, plan, &types, &offsets, &constants);

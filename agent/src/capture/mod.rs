@@ -49,12 +49,14 @@ pub struct CaptureSettings {
     pub max_connections: u32,
 }
 
-/// Loads and attaches each backend by itself, best first, and takes it out at once: its name, and what the kernel has
-/// against it.
+/// A backend by its name, and what the kernel has against it.
+pub type Tried = (&'static str, Result<(), String>);
+
+/// Loads and attaches each backend by itself, best first, and takes it out at once.
 ///
 /// # Errors
 /// No backend could be tried: see [`AttachError`].
-pub fn try_backends(settings: &CaptureSettings) -> Result<Vec<(&'static str, Result<(), String>)>, AttachError> {
+pub fn try_backends(settings: &CaptureSettings) -> Result<Vec<Tried>, AttachError> {
     attach::try_each(&plan(settings)?)
 }
 

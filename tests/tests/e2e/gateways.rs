@@ -165,7 +165,7 @@ fn elsewhere() -> anyhow::Result<()> {
         anyhow::ensure!(at("/server/ip") == "127.0.0.1" && at("/server/port") == port, "not at {address}: {record}");
         anyhow::ensure!(at("/peer/ip") == "127.0.0.1", "the peer is another: {record}");
         if let Ok(cgroup) = &in_cgroup {
-            anyhow::ensure!(at("/process/cgroupId") == cgroup.id.to_string(), "not in {}: {record}", cgroup.id);
+            anyhow::ensure!(at("/process/cgroupId") == cgroup.id, "not in {}: {record}", cgroup.id);
             anyhow::ensure!(at("/process/cgroup") == cgroup.shown, "not in {}: {record}", cgroup.shown);
             anyhow::ensure!(at("/process/unit") == cgroup.shown.trim_start_matches('/'), "another unit: {record}");
         }
@@ -177,7 +177,7 @@ fn elsewhere() -> anyhow::Result<()> {
 struct Cgroup {
     directory: PathBuf,
     shown: String,
-    id: u64,
+    id: String,
 }
 
 impl Cgroup {
@@ -188,7 +188,7 @@ impl Cgroup {
         let name = format!("s3auditd-e2e-{}.service", std::process::id());
         let directory = Path::new(mount).join(&name);
         std::fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
-        let id = std::fs::metadata(&directory)?.ino();
+        let id = std::fs::metadata(&directory)?.ino().to_string();
         Ok(Self { directory, shown: format!("/{name}"), id })
     }
 
