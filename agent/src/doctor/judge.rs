@@ -391,7 +391,7 @@ mod tests {
             ("memory limited", |f| f.available_bytes = Some(20 << 20)),
             ("membarrier limited", |f| f.grace_periods = false),
             ("cgroup v2 limited", |f| f.cgroup2 = None),
-            ("io_uring limited", |f| drop(f.io_uring_users.insert("weka".to_owned()))),
+            ("io_uring limited", |f| f.io_uring_users.extend(["weka".to_owned()])),
             ("kernel TLS limited", |f| f.ktls = true),
             ("ports limited", |f| f.ports.clear()),
             ("port 9000 limited", |f| f.ports[0].1.clear()),
