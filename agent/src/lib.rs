@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod deliver;
+pub mod doctor;
 pub mod exit;
 pub mod health;
 pub mod ledger;

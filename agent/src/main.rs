@@ -31,6 +31,8 @@ enum Command {
     Replay(ReplayArguments),
     /// Checks whether a stream of records is whole: nothing edited, and nothing missing that is not explained.
     Verify(VerifyArguments),
+    /// Finds out what this node offers, what is missing, and what would be lost; loads the probes once to see.
+    Doctor(commands::doctor::DoctorArguments),
     /// Shows what the running daemon says of itself.
     Status(StatusArguments),
     /// Changes the running daemon's webhook, for now and for later starts.
@@ -125,6 +127,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(arguments) => run(arguments),
         Command::Replay(arguments) => replay_files(arguments),
         Command::Verify(arguments) => verify_files(arguments),
+        Command::Doctor(arguments) => commands::doctor::run(arguments),
         Command::Status(arguments) => show_status(arguments),
         Command::Webhook(command) => commands::webhook::run(command),
         Command::Spool(command) => commands::spool::run(command),

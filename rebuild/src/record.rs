@@ -11,6 +11,7 @@ pub mod event;
 mod facts;
 pub mod headers;
 mod making;
+pub mod served;
 pub mod status;
 
 pub use document::WekaInfo;
@@ -24,6 +25,7 @@ use client::Cidr;
 use document::Document;
 use event::{Event, EventRecord, Kind, Moment};
 use jiff::Timestamp;
+use served::Cgroups;
 use std::collections::BTreeMap;
 
 /// How records are made.
@@ -92,6 +94,7 @@ impl Clock {
 #[derive(Clone, Debug)]
 pub struct RecordMaker {
     settings: RecordSettings,
+    cgroups: Cgroups,
     next_sequence: u64,
     made: BTreeMap<&'static str, u64>,
 }
@@ -100,7 +103,7 @@ impl RecordMaker {
     /// A maker whose first record gets `next_sequence`.
     #[must_use]
     pub fn new(settings: RecordSettings, next_sequence: u64) -> Self {
-        Self { settings, next_sequence, made: BTreeMap::new() }
+        Self { settings, cgroups: Cgroups::default(), next_sequence, made: BTreeMap::new() }
     }
 
     /// How it makes records.
@@ -112,6 +115,11 @@ impl RecordMaker {
     /// Changes how records are made from here on; the numbering goes on.
     pub fn reconfigure(&mut self, settings: RecordSettings) {
         self.settings = settings;
+    }
+
+    /// What is known of cgroups: to be told by whoever can look at the node. In replays there is nobody who can.
+    pub fn cgroups(&mut self) -> &mut Cgroups {
+        &mut self.cgroups
     }
 
     /// The sequence number of the next record.
@@ -131,7 +139,7 @@ impl RecordMaker {
     /// Makes the record of an exchange that was read with the same settings.
     pub fn record(&mut self, reading: Reading<'_>, clock: Clock) -> Record {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
-        making::record(&self.settings, reading, clock, number)
+        making::record(&self.settings, &self.cgroups, reading, clock, number)
     }
 
     /// Makes a record of our own; it is numbered like all others.

@@ -1,10 +1,10 @@
 //! What a client did, in its own words.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// One request with its reply, as the client saw it. `None`: this client cannot tell.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Call {
     /// AWS name of the operation.
     pub op: String,

@@ -27,6 +27,8 @@ pub enum Need {
     IoUring,
     /// The right to make a mount namespace, and the commands unshare and setpriv.
     Namespaces,
+    /// The right to make a network namespace, and the commands unshare, nsenter and ip.
+    NetworkNamespaces,
 }
 
 impl Need {
@@ -43,7 +45,9 @@ impl Need {
             Self::Python => tool("S3AUDITD_PYTHON").map(drop),
             Self::Curl => curl(),
             Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),
-            Self::Namespaces => namespaces(),
+            Self::Namespaces => works("unshare", &["--mount", "setpriv", "--clear-groups", "true"]),
+            Self::NetworkNamespaces => works("unshare", &["--net", "ip", "link", "set", "lo", "up"])
+                .and_then(|()| works("nsenter", &["--version"])),
             Self::IoUring => io_uring::IoUring::new(2).map(drop).map_err(|error| absent("io_uring", &error)),
         }
     }
@@ -63,12 +67,12 @@ fn daemon() -> Result<(), Missing> {
     tool("S3AUDITD_BIN").map(drop)
 }
 
-fn namespaces() -> Result<(), Missing> {
-    let command = ["--mount", "setpriv", "--clear-groups", "true"];
-    match std::process::Command::new("unshare").args(command).status() {
+fn works(program: &str, arguments: &[&str]) -> Result<(), Missing> {
+    let mut command = std::process::Command::new(program);
+    match command.args(arguments).stdout(std::process::Stdio::null()).status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(absent("unshare --mount", &status)),
-        Err(error) => Err(absent("unshare", &error)),
+        Ok(status) => Err(absent(&format!("{program} {}", arguments.join(" ")), &status)),
+        Err(error) => Err(absent(program, &error)),
     }
 }
 

@@ -95,20 +95,18 @@ pub(super) struct Plan<'a> {
 
 /// Whether this process may do what capture needs: asked first of all, because without it nothing else matters.
 pub fn privileges() -> Result<(), AttachError> {
-    check_privileges(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+    check_privileges(effective_capabilities())
+}
+
+/// The effective set, a bit for each capability; none if it cannot be read.
+#[must_use]
+pub fn effective_capabilities() -> u64 {
+    parse_effective(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
 /// Loads and attaches the first backend that works.
 pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
-    let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
-    let offsets = Offsets::resolve(|structure, path| types.offset(structure, path))
-        .map_err(|(structure, path)| AttachError::Structure { structure, path })?;
-    let constants = Constants {
-        agent_tgid: std::process::id(),
-        sock_done_bit: types
-            .enumerator("sock_flags", "SOCK_DONE")
-            .ok_or(AttachError::Structure { structure: "sock_flags", path: "SOCK_DONE" })?,
-    };
+    let (types, offsets, constants) = resolve()?;
     let mut reasons = BTreeMap::new();
     for backend in BACKENDS {
         match try_backend(backend, plan, &types, &offsets, &constants) {
@@ -127,6 +125,34 @@ pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
         }
     }
     Err(AttachError::NoBackend { reasons: list(&reasons) })
+}
+
+/// Loads and attaches each backend by itself, and takes it out at once: what the kernel has against it.
+pub(super) fn try_each(plan: &Plan<'_>) -> Result<Vec<super::Tried>, AttachError> {
+    let (types, offsets, constants) = resolve()?;
+    let tried = BACKENDS.iter().map(|backend| {
+        let tried = try_backend(backend, plan, &types, &offsets, &constants);
+        let tried = tried.map(drop).map_err(|refusal| match refusal {
+            Refusal::Backend(reason) => reason,
+            Refusal::Everything(error) => error.to_string(),
+        });
+        (backend.name, tried)
+    });
+    Ok(tried.collect())
+}
+
+/// What the programs have to know of this kernel.
+fn resolve() -> Result<(KernelTypes, Offsets, Constants), AttachError> {
+    let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
+    let offsets = Offsets::resolve(|structure, path| types.offset(structure, path))
+        .map_err(|(structure, path)| AttachError::Structure { structure, path })?;
+    let constants = Constants {
+        agent_tgid: std::process::id(),
+        sock_done_bit: types
+            .enumerator("sock_flags", "SOCK_DONE")
+            .ok_or(AttachError::Structure { structure: "sock_flags", path: "SOCK_DONE" })?,
+    };
+    Ok((types, offsets, constants))
 }
 
 fn list(reasons: &BTreeMap<&str, String>) -> String {
@@ -201,16 +227,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Effective capabilities out of `/proc/self/status`: `CAP_SYS_ADMIN`, or `CAP_BPF` with `CAP_PERFMON`.
-fn check_privileges(status: &str) -> Result<(), AttachError> {
+/// Out of `/proc/self/status`.
+fn parse_effective(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// `CAP_SYS_ADMIN`, or `CAP_BPF` with `CAP_PERFMON`.
+fn check_privileges(effective: u64) -> Result<(), AttachError> {
     const SYS_ADMIN: u64 = 1 << 21;
     const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
     if effective & SYS_ADMIN != 0 {
         return Ok(());
     }
@@ -238,10 +265,11 @@ mod tests {
 
     #[test]
     fn privileges_are_read_from_the_effective_set() {
-        assert!(check_privileges("CapEff:\t000001ffffffffff\n").is_ok());
-        assert!(check_privileges("CapPrm:\t0\nCapEff:\t000000c000000000\n").is_ok());
-        let error = check_privileges("CapEff:\t0000008000000000\n").unwrap_err();
+        let check = |status: &str| check_privileges(parse_effective(status));
+        assert!(check("CapEff:\t000001ffffffffff\n").is_ok());
+        assert!(check("CapPrm:\t0\nCapEff:\t000000c000000000\n").is_ok());
+        let error = check("CapEff:\t0000008000000000\n").unwrap_err();
         assert!(error.to_string().contains("CAP_PERFMON"), "{error}");
-        assert!(check_privileges("").unwrap_err().to_string().contains("CAP_BPF"));
+        assert!(check("").unwrap_err().to_string().contains("CAP_BPF"));
     }
 }

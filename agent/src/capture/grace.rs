@@ -30,6 +30,15 @@ pub fn wall_minus_monotonic_ns() -> i128 {
     i128::from(clock_ns(libc::CLOCK_REALTIME)) - i128::from(monotonic_ns())
 }
 
+/// Whether the kernel has the barrier that tells when programs have ended. Without it (nohz_full) time has to do.
+#[must_use]
+pub fn has_grace_periods() -> bool {
+    const MEMBARRIER_CMD_QUERY: libc::c_int = 0;
+    // SAFETY: no pointers are passed.
+    let commands = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) };
+    commands > 0 && commands & libc::c_long::from(MEMBARRIER_CMD_GLOBAL) != 0
+}
+
 fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills the struct given; both clocks exist on every Linux.

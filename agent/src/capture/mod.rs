@@ -1,17 +1,21 @@
 //! From kernel programs to samples: load, attach, drain.
 //!
 //! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
-//! can come, `sockets` what was there before. Only this folder talks to the kernel.
+//! can come, `sockets` what was there before, `listeners` who serves now,
+//! `cgroups` where. Only this folder talks to the kernel.
 
 mod attach;
 mod btf;
+pub mod cgroups;
 mod grace;
+mod listeners;
 mod ring;
-mod sockets;
+pub mod sockets;
 pub mod status;
 
-pub use attach::{AttachError, privileges};
-pub use grace::{monotonic_ns, wall_minus_monotonic_ns};
+pub use attach::{AttachError, effective_capabilities, privileges};
+pub use btf::KERNEL_BTF;
+pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
 
 use attach::{AsPod, Plan};
 use aya::{
@@ -21,6 +25,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
+use listeners::Listeners;
 use ring::{Entry, Ring};
 use s3auditd_common::{
     counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS},
@@ -44,6 +49,24 @@ pub struct CaptureSettings {
     pub max_connections: u32,
 }
 
+/// A backend by its name, and what the kernel has against it.
+pub type Tried = (&'static str, Result<(), String>);
+
+/// Loads and attaches each backend by itself, best first, and takes it out at once.
+///
+/// # Errors
+/// No backend could be tried: see [`AttachError`].
+pub fn try_backends(settings: &CaptureSettings) -> Result<Vec<Tried>, AttachError> {
+    attach::try_each(&plan(settings)?)
+}
+
+fn plan(settings: &CaptureSettings) -> Result<Plan<'_>, AttachError> {
+    let possible_cpus = aya::util::nr_cpus()
+        .map_err(|(_, source)| AttachError::System { what: "the number of possible CPUs", source })?;
+    let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
+    Ok(Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus })
+}
+
 /// Programs in the kernel and the rings they fill. Dropping it detaches them; nothing is pinned.
 pub struct Capture {
     settings: CaptureSettings,
@@ -58,6 +81,7 @@ pub struct Capture {
     grace_wanted: bool,
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
+    listeners: Listeners,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -101,13 +125,10 @@ impl Capture {
     /// # Errors
     /// See [`AttachError`].
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
-        let system = |what| move |(_, source)| AttachError::System { what, source };
-        let possible_cpus = aya::util::nr_cpus().map_err(system("the number of possible CPUs"))?;
-        let online = aya::util::online_cpus().map_err(system("the list of online CPUs"))?;
-        let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
+        let online = aya::util::online_cpus()
+            .map_err(|(_, source)| AttachError::System { what: "the list of online CPUs", source })?;
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
-        let plan = Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus };
-        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
+        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan(&settings)?)?;
 
         let events = match ebpf.map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,
@@ -128,6 +149,8 @@ impl Capture {
             .ok();
         // Counted after the programs are in: what opens meanwhile is seen opening.
         let open_at_start = sockets::open_connections(&settings.ports);
+        let listeners =
+            Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
         Ok(Self {
             settings,
@@ -142,6 +165,7 @@ impl Capture {
             grace_wanted: true,
             cpus,
             open_at_start,
+            listeners,
         })
     }
 
@@ -210,7 +234,7 @@ impl Capture {
 
     /// Where capture stands. Reads the kernel's counters: not for every sample.
     pub fn status(&mut self) -> CaptureStatus {
-        let listening = sockets::listening_ports();
+        let listening = self.listeners.ports();
         let ports = self.settings.ports.iter();
         CaptureStatus {
             backend: self.backend.to_owned(),

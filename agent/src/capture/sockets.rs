@@ -1,47 +1,110 @@
-//! Sockets as `/proc/net` shows them, in the agent's own network namespace: who listens, what is open.
+//! Sockets as `/proc` shows them, in every network namespace that a process lives in: who listens, what is open.
+//!
+//! A namespace is read through one of its processes (`/proc/PID/net`). So the agent has to see the processes of the node
+//! (its own PID namespace has to be the host's), and a namespace that no process is in is not seen.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead as _, BufReader},
 };
 
-const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+const TABLES: [&str; 2] = ["tcp", "tcp6"];
 /// TCP states as the tables write them.
 const LISTEN: &str = "0A";
 const ESTABLISHED: &str = "01";
 const CLOSE_WAIT: &str = "08";
 
-/// Ports that something listens on. Cheap on a busy node: the tables show listeners first, and reading stops behind them.
+/// Most namespaces that are looked into; what further ones listen on is not known. A node with that many is no storage node.
+pub const MAX_NAMESPACES: usize = 1024;
+
+/// Ports with the namespaces (inodes) in which something listens on them.
+pub type Listening = BTreeMap<u16, BTreeSet<u64>>;
+
+/// Ports that something listens on in the agent's own namespace. Cheap on a busy node: the tables show listeners first,
+/// and reading stops behind them.
 #[must_use]
-pub fn listening_ports() -> BTreeSet<u16> {
-    let mut ports = BTreeSet::new();
-    for_each(|port, state| {
-        if state == LISTEN {
-            ports.insert(port);
-        }
-        state == LISTEN
-    });
-    ports
+pub fn listening_here() -> Listening {
+    let mut listening = Listening::new();
+    if let Some(namespace) = namespace_of("self") {
+        listeners("self", namespace, &mut listening);
+    }
+    listening
 }
 
-/// How many connections are open on these local ports.
+/// The same in all namespaces but the agent's own. Looks at every process once.
+#[must_use]
+pub fn listening_elsewhere() -> Listening {
+    let mut listening = Listening::new();
+    let here = namespace_of("self");
+    for_each_namespace(|process, namespace| {
+        here == Some(namespace) || listeners(process, namespace, &mut listening).is_some()
+    });
+    listening
+}
+
+/// How many connections are open on these local ports, in all namespaces.
 #[must_use]
 pub fn open_connections(watched: &[u16]) -> u64 {
     let mut open = 0;
-    for_each(|port, state| {
-        if matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port) {
-            open += 1;
-        }
-        true
+    for_each_namespace(|process, _| {
+        let read = for_each_socket(process, |port, state| {
+            if matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port) {
+                open += 1;
+            }
+            true
+        });
+        read.is_some()
     });
     open
 }
 
-/// Calls `each` with local port and state until it answers false; a table that cannot be read (no IPv6) is empty.
-fn for_each(mut each: impl FnMut(u16, &str) -> bool) {
+/// Adds what listens in the namespace of this process; None: it is gone.
+fn listeners(process: &str, namespace: u64, listening: &mut Listening) -> Option<()> {
+    for_each_socket(process, |port, state| {
+        if state == LISTEN {
+            listening.entry(port).or_default().insert(namespace);
+        }
+        state == LISTEN
+    })
+}
+
+/// Calls `each` with a process of every namespace, until it answers true for that namespace (the process may have gone).
+/// The agent's own namespace comes first.
+fn for_each_namespace(mut each: impl FnMut(&str, u64) -> bool) {
+    let mut done = BTreeSet::new();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.filter_map(|entry| entry.file_name().into_string().ok());
+    let processes = processes.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    for process in std::iter::once("self".to_owned()).chain(processes) {
+        let Some(namespace) = namespace_of(&process) else { continue };
+        if !done.contains(&namespace) && each(&process, namespace) {
+            done.insert(namespace);
+            if done.len() == MAX_NAMESPACES {
+                return;
+            }
+        }
+    }
+}
+
+/// The network namespace of a process, as its inode; None: it is gone, or not ours to look at.
+fn namespace_of(process: &str) -> Option<u64> {
+    let link = std::fs::read_link(format!("/proc/{process}/ns/net")).ok()?;
+    inode(link.to_str()?)
+}
+
+/// `net:[4026531840]`
+fn inode(link: &str) -> Option<u64> {
+    link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Calls `each` with local port and state of the sockets of a process's namespace until it answers false. A table that is
+/// not there (no IPv6) is empty; None: no table could be read.
+fn for_each_socket(process: &str, mut each: impl FnMut(u16, &str) -> bool) -> Option<()> {
+    let mut read = None;
     for table in TABLES {
-        let Ok(file) = File::open(table) else { continue };
+        let Ok(file) = File::open(format!("/proc/{process}/net/{table}")) else { continue };
+        read = Some(());
         for line in BufReader::new(file).lines().skip(1).map_while(Result::ok) {
             if let Some((port, state)) = entry(&line)
                 && !each(port, state)
@@ -50,6 +113,7 @@ fn for_each(mut each: impl FnMut(u16, &str) -> bool) {
             }
         }
     }
+    read
 }
 
 /// Local port and state of a line: `sl local_address rem_address st ...`, addresses as hex `ADDRESS:PORT`.
@@ -66,18 +130,22 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn lines_of_the_table_are_read() {
+    fn lines_of_the_table_and_names_of_namespaces_are_read() {
         let line = "   0: 0100007F:2328 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1";
         assert_eq!(entry(line), Some((9000, "0A")));
         assert_eq!(entry("nonsense"), None);
         assert_eq!(entry("0: 00:zz 00:00 01"), None);
+        assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(inode("mnt:[4026531840]"), None);
     }
 
     #[test]
-    fn a_listener_and_its_connections_are_found() {
+    fn a_listener_and_its_connections_are_found_in_the_own_namespace() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert!(listening_ports().contains(&address.port()));
+        let here = namespace_of("self").unwrap();
+        assert_eq!(listening_here().get(&address.port()), Some(&[here].into()));
+        assert!(!listening_elsewhere().values().any(|namespaces| namespaces.contains(&here)));
         assert_eq!(open_connections(&[address.port()]), 0);
         let _client = TcpStream::connect(address).unwrap();
         let _server = listener.accept().unwrap();

@@ -42,7 +42,7 @@ impl CaptureStatus {
 pub struct PortStatus {
     /// The port.
     pub port: u16,
-    /// Whether a listener was found at the last look.
+    /// Whether a listener was found at the last look, in any network namespace.
     pub listening: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Commands with commands of their own.
+//! Commands with a file of their own.
 
+pub(crate) mod doctor;
 pub(crate) mod spool;
 pub(crate) mod webhook;

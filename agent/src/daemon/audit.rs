@@ -2,7 +2,7 @@
 //! audit stream, and record samples where that is asked for.
 
 use super::coverage;
-use crate::capture::{Capture, Windows, monotonic_ns, wall_minus_monotonic_ns};
+use crate::capture::{Capture, Windows, cgroups::CgroupNames, monotonic_ns, wall_minus_monotonic_ns};
 use crate::health::Health;
 use crate::notices::{Notice, Notices};
 use crate::queue::{Entry, Producer};
@@ -51,6 +51,7 @@ pub(super) struct Audit {
     flush: Duration,
     health: Arc<Health>,
     notices: Notices,
+    cgroup_names: CgroupNames,
     kept_below: Arc<AtomicU64>,
     published: Instant,
     clock: Clock,
@@ -89,9 +90,20 @@ impl Audit {
         let published = Instant::now();
         let coverage = coverage::of(&capture.status(), &rebuild);
         start.backend = coverage.backend.clone();
-        let noted = Vec::new();
-        let mut audit =
-            Self { capture, rebuild, out, flush, health, notices, kept_below, published, clock, coverage, noted };
+        let mut audit = Self {
+            capture,
+            rebuild,
+            out,
+            flush,
+            health,
+            notices,
+            cgroup_names: CgroupNames::new(),
+            kept_below,
+            published,
+            clock,
+            coverage,
+            noted: Vec::new(),
+        };
         audit.set_clock();
         let now_ns = monotonic_ns();
         let author = audit.rebuild.author();
@@ -128,8 +140,9 @@ impl Audit {
 
     fn turn(&mut self) {
         self.set_clock();
-        let (rebuild, out) = (&mut self.rebuild, &mut self.out);
+        let (rebuild, out, names) = (&mut self.rebuild, &mut self.out, &mut self.cgroup_names);
         let passed = self.capture.drain(|sample, windows| {
+            names.meet(sample.header.cgroup_id, sample.header.tgid, rebuild.author().cgroups());
             rebuild.take(sample);
             // At once: every moment that a window comes earlier keeps body bytes out of the ring.
             out.all(rebuild, Some(windows));

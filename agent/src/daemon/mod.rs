@@ -321,7 +321,9 @@ fn batch_limits(config: &Config) -> BatchLimits {
     }
 }
 
-fn capture_settings(config: &Config) -> CaptureSettings {
+/// What is captured, as configured.
+#[must_use]
+pub fn capture_settings(config: &Config) -> CaptureSettings {
     CaptureSettings {
         ports: config.listen.clone(),
         ring_bytes: usize::try_from(config.ring_bytes).unwrap_or(usize::MAX),
@@ -344,7 +346,7 @@ fn announce(config: &Config, health: &Health, recovered: &Recovered) {
         warn!(frames = recovered.corrupt_frames, set_aside, "the spool was damaged; what could be read is kept");
     }
     for PortStatus { port, .. } in capture.ports.iter().filter(|port| !port.listening) {
-        warn!(port, "nobody listens on this port yet (in this network namespace): waiting for the gateway");
+        warn!(port, "nobody listens on this port yet, in any network namespace: waiting for the gateway");
     }
 }
 

@@ -14,7 +14,7 @@ use s3auditd_rebuild::record::event::{
     CheckpointRecord, ConfigurationRecord, CoverageRecord, Covers, Event, GapRecord, Kind, RecoveryRecord, StartRecord,
     StopRecord,
 };
-use s3auditd_rebuild::record::{Clock, Reading, RecordMaker, RecordSettings};
+use s3auditd_rebuild::record::{Clock, Reading, RecordMaker, RecordSettings, served::Cgroups};
 use std::collections::VecDeque;
 
 /// A finished record: one line of JSON without its line end, which belongs to whoever writes it.
@@ -78,6 +78,11 @@ impl Author {
     /// See [`RecordMaker::reconfigure`].
     pub fn reconfigure(&mut self, settings: RecordSettings) {
         self.maker.reconfigure(settings);
+    }
+
+    /// See [`RecordMaker::cgroups`].
+    pub fn cgroups(&mut self) -> &mut Cgroups {
+        self.maker.cgroups()
     }
 
     /// How records are made.

@@ -260,6 +260,12 @@ pub(super) struct Process {
     pub(super) comm: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cgroup_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cgroup: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) container: Option<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) netns: u32,
 }

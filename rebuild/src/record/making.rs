@@ -5,6 +5,7 @@ use super::client::ClientAddress;
 use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
 use super::event::Kind;
 use super::headers::{self, TextMap};
+use super::served::{Cgroups, Served};
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
@@ -22,7 +23,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Makes the record of an exchange.
-pub(super) fn record(settings: &RecordSettings, reading: Reading<'_>, clock: Clock, number: Number) -> Record {
+pub(super) fn record(
+    settings: &RecordSettings,
+    cgroups: &Cgroups,
+    reading: Reading<'_>,
+    clock: Clock,
+    number: Number,
+) -> Record {
     let Reading { exchange, mut asked } = reading;
     let reply = match &exchange.response {
         Some(response) => content::of_reply(&response.headers, &exchange.response_body),
@@ -31,13 +38,15 @@ pub(super) fn record(settings: &RecordSettings, reading: Reading<'_>, clock: Clo
     if let Some(asked) = &mut asked {
         asked.settle(&reply, settings);
     }
-    Making { settings, exchange, asked, reply, truncated: Vec::new() }.record(clock, number)
+    let served = cgroups.of(exchange.connection.cgroup_id);
+    Making { settings, exchange, served, asked, reply, truncated: Vec::new() }.record(clock, number)
 }
 
 /// A record on its way. `reply` is the content of the reply's body, `truncated` gathers the names of fields that were cut.
 struct Making<'a> {
     settings: &'a RecordSettings,
     exchange: &'a Exchange,
+    served: Option<&'a Served>,
     asked: Option<Asked<'a>>,
     reply: Cow<'a, BodyStart>,
     truncated: Vec<&'static str>,
@@ -82,12 +91,7 @@ impl Making<'_> {
             },
             peer: endpoint(connection.client),
             server: endpoint(connection.server),
-            process: Process {
-                pid: connection.tgid,
-                comm: connection.comm.chars().take(64).collect(),
-                cgroup_id: (connection.cgroup_id != 0).then(|| connection.cgroup_id.to_string()),
-                netns: connection.netns,
-            },
+            process: self.process(),
             start_time: rfc3339(clock.wall(exchange.started_ns)),
             connection: connection.cookie.to_string(),
             connection_preexisting: connection.preexisting,
@@ -133,6 +137,19 @@ impl Making<'_> {
             weka_info: self.settings.weka_info.clone(),
         };
         Record { document, class, outcome }
+    }
+
+    fn process(&mut self) -> Process {
+        let (connection, served) = (&self.exchange.connection, self.served);
+        Process {
+            pid: connection.tgid,
+            comm: connection.comm.chars().take(64).collect(),
+            cgroup_id: (connection.cgroup_id != 0).then(|| connection.cgroup_id.to_string()),
+            cgroup: served.map(|served| self.cut("process.cgroup", served.cgroup.clone())),
+            unit: served.and_then(|served| Some(self.cut("process.unit", served.unit.clone()?))),
+            container: served.and_then(|served| served.container.clone()),
+            netns: connection.netns,
+        }
     }
 
     fn put_request(&mut self, own: &mut Own, api: &mut Api, asked: &Asked<'_>) -> BTreeMap<&'static str, Claim> {

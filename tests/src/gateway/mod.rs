@@ -42,9 +42,17 @@ enum Running {
     Runtime(Option<tokio::runtime::Runtime>),
     /// Threads of this process that end with their sockets.
     Threads,
+    /// Not ours to end.
+    Elsewhere,
 }
 
 impl Gateway {
+    /// One that somebody else runs.
+    #[must_use]
+    pub const fn elsewhere(address: SocketAddr) -> Self {
+        Self { name: "elsewhere", address, running: Running::Elsewhere, _folder: None }
+    }
+
     /// `http://ADDRESS`, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
@@ -71,7 +79,7 @@ impl Drop for Gateway {
                     runtime.shutdown_timeout(Duration::from_secs(1));
                 }
             }
-            Running::Threads => {}
+            Running::Threads | Running::Elsewhere => {}
         }
     }
 }

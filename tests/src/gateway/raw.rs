@@ -41,8 +41,22 @@ pub fn start_late(
     answer: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
 ) -> anyhow::Result<Gateway> {
     let listener = TcpListener::bind(local(0)).context("a raw gateway's port")?;
+    accept(listener, before, Arc::new(answer))
+}
+
+/// Starts one that accepts from this listener.
+///
+/// # Errors
+/// The socket's.
+pub fn on(
+    listener: TcpListener,
+    answer: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
+) -> anyhow::Result<Gateway> {
+    accept(listener, Duration::ZERO, Arc::new(answer))
+}
+
+fn accept(listener: TcpListener, before: Duration, answer: Arc<Answer>) -> anyhow::Result<Gateway> {
     let address = listener.local_addr()?;
-    let answer: Arc<Answer> = Arc::new(answer);
     // The listener lives as long as the process of the tests: a handful of idle threads.
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {

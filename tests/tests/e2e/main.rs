@@ -6,6 +6,7 @@
 mod capture;
 mod clients;
 mod delivery;
+mod gateways;
 mod load;
 mod oracle;
 mod record;
@@ -42,6 +43,7 @@ impl Scenario {
 
 fn main() -> ExitCode {
     capture::serve_if_asked();
+    gateways::act_if_asked();
     raise_descriptor_limit();
     let mut arguments = Arguments::from_args();
     // Each scenario wants the machine to itself: it counts what the kernel did.
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let parts = [
         capture::scenarios(),
         start::scenarios(),
+        gateways::scenarios(),
         clients::scenarios(),
         wire::scenarios(),
         unseen::scenarios(),

@@ -9,15 +9,19 @@ use s3auditd_tests::gateway::{free_port, local, s3s};
 use s3auditd_tests::need::{self, Need};
 use s3auditd_tests::webhook::Webhook;
 use s3auditd_tests::world::{PATIENCE, World};
+use serde_json::Value;
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use tempfile::TempDir;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("start::bad_input_is_one_clear_line_and_exit_code_2", bad_input),
         Scenario::needing("start::a_missing_capability_or_btf_is_one_clear_line", &[Need::Namespaces], lacking),
+        Scenario::needing("start::doctor_names_what_is_there_and_what_is_missing", &[Need::Namespaces], doctor),
         Scenario::new("start::a_metrics_address_that_is_taken_is_exit_code_5", address_taken),
         Scenario::new("start::status_without_a_daemon_is_exit_code_6", no_daemon),
         Scenario::new("start::a_port_that_nobody_listens_on_is_waited_for", port_without_listener),
@@ -59,10 +63,13 @@ fn bad_input() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes every capability from what it runs.
+const WITHOUT_CAPABILITIES: [&str; 4] = ["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"];
+
 /// The daemon behind a command that takes something from it first.
 fn lacking() -> anyhow::Result<()> {
     let cases: [(&str, &[&str], i32, &str); 2] = [
-        ("setpriv", &["--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"], 3, "CAP_BPF"),
+        ("setpriv", &WITHOUT_CAPABILITIES, 3, "CAP_BPF"),
         (
             "unshare",
             &["--mount", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\""],
@@ -70,10 +77,8 @@ fn lacking() -> anyhow::Result<()> {
             "/sys/kernel/btf/vmlinux",
         ),
     ];
-    // A copy that anybody may run: the build's folders may be root's alone.
-    let folder = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?;
-    let binary = folder.path().join("s3auditd");
-    std::fs::copy(need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?, &binary)?;
+    let folder = open_folder()?;
+    let binary = binary_in(folder.path())?;
     for (program, before, code, word) in cases {
         let mut command = Command::new(program);
         command.args(before).arg(&binary).args(["run", "--listen", "9000", "--metrics-listen", "off"]);
@@ -87,6 +92,51 @@ fn lacking() -> anyhow::Result<()> {
             "not one line about {word:?}: {shown}"
         );
     }
+    Ok(())
+}
+
+fn open_folder() -> anyhow::Result<TempDir> {
+    Ok(tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir()?)
+}
+
+/// A copy that anybody may run: the build's folders may be root's alone.
+fn binary_in(folder: &Path) -> anyhow::Result<PathBuf> {
+    let binary = folder.join("s3auditd");
+    std::fs::copy(need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?, &binary)?;
+    Ok(binary)
+}
+
+fn doctor() -> anyhow::Result<()> {
+    let (gateway, webhook) = (s3s::start()?, Webhook::start()?);
+    let (port, url) = (gateway.port().to_string(), webhook.url());
+    let arguments = ["doctor", "--listen", &port, "--endpoint", &url, "--metrics-listen", "off", "--json", "--webhook"];
+    let ended = daemon::run(&arguments)?;
+    anyhow::ensure!(ended.status.success(), "{}\n{}\n{}", ended.status, ended.stdout, ended.stderr);
+    let report: Value = serde_json::from_str(&ended.stdout)?;
+    let verdict = |name: &str| {
+        let mut checks = report.get("checks").and_then(Value::as_array).into_iter().flatten();
+        let check = checks.find(|check| check.get("name").is_some_and(|found| found == name));
+        check.and_then(|check| check.get("verdict")?.as_str()).unwrap_or("not there").to_owned()
+    };
+    for name in ["BTF", "CAP_BPF", "CAP_PERFMON", "perf rings", &format!("port {port}"), "webhook default"] {
+        anyhow::ensure!(verdict(name) == "ok", "{name} is {}\n{report:#}", verdict(name));
+    }
+    anyhow::ensure!(report.get("works") == Some(&true.into()), "{report:#}");
+    anyhow::ensure!(webhook.records().is_empty(), "the webhook got something to keep");
+
+    let folder = open_folder()?;
+    let mut command = Command::new("setpriv");
+    command.args(WITHOUT_CAPABILITIES).arg(binary_in(folder.path())?).args(["doctor", "--listen", &port]);
+    daemon::without_our_variables(&mut command);
+    let ended = command.stdin(Stdio::null()).output()?;
+    let (table, said) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    let shown = format!("{}\n{table}\n{said}", ended.status);
+    anyhow::ensure!(ended.status.code() == Some(3), "not exit code 3: {shown}");
+    anyhow::ensure!(said.contains("CAP_BPF") && said.trim_end().lines().count() == 1, "not one line: {shown}");
+    anyhow::ensure!(
+        table.lines().any(|line| line.starts_with("missing CAP_BPF")),
+        "the table has no such line: {shown}"
+    );
     Ok(())
 }
 
