@@ -1,5 +1,6 @@
 //! A webhook: takes NDJSON by POST, keeps every line, and answers as it is told.
 
+use crate::patience::stretched;
 use crate::record::Record;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -116,7 +117,7 @@ impl Webhook {
     /// Waits until at least `count` records of operations came, or `patience` is over; says how many there are.
     #[must_use]
     pub fn wait_for(&self, count: usize, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + stretched(patience);
         let mut state = self.seen.lock();
         loop {
             let operations = state.records.iter().filter(|record| record.is_operation()).count();

@@ -8,6 +8,7 @@ mod run;
 mod seeds;
 mod setup;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
