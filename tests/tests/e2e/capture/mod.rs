@@ -237,7 +237,10 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
         .collect();
     let mut all = HashMap::new();
     for worker in workers {
-        all.extend(worker.join().map_err(|_| anyhow!("a client panicked"))??);
+        for (port, plan) in worker.join().map_err(|_| anyhow!("a client panicked"))?? {
+            let before = all.insert(port, plan);
+            ensure!(before.is_none(), "two connections had the port {port}: their samples cannot be told apart");
+        }
     }
     Ok(all)
 }
