@@ -48,3 +48,13 @@ fn main() -> anyhow::Result<()> {
         Command::Corpus(args) => corpus::run(&args),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

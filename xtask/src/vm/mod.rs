@@ -47,6 +47,7 @@ const BACKENDS: &[(&str, &str)] = &[("auto", "6.12")];
 
 /// What of the matrix.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     /// Only the end-to-end scenarios that can run in a guest, on other kernels than this machine's
     #[arg(long)]
