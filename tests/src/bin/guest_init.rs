@@ -32,7 +32,8 @@ fn main() {
         Ok(verdict) => println!("{MARK} verdict {verdict}"),
         Err(error) => println!("{MARK} verdict error {}", one_line(&format!("{error:#}"))),
     }
-    rustix::fs::sync();
+    // What the serial line has not sent yet would go with the power; nothing tells when it has.
+    std::thread::sleep(Duration::from_secs(1));
     // An init that ends is a kernel panic: then the console says so.
     let _ = reboot(RebootCommand::PowerOff);
 }

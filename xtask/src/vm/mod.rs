@@ -160,13 +160,20 @@ fn position(series: &str) -> Option<usize> {
 /// Builds the end-to-end suite; the same that runs on this machine.
 fn suite() -> anyhow::Result<PathBuf> {
     #[derive(serde::Deserialize)]
+    struct Target {
+        name: String,
+    }
+    #[derive(serde::Deserialize)]
     struct Message {
+        target: Target,
         executable: Option<PathBuf>,
     }
     let build = ["test", "--quiet", "--test", "e2e", "--no-run", "--message-format", "json"];
     let said = output(cargo().args(build)).context("building the end-to-end suite")?;
-    let messages = said.lines().rev().filter_map(|line| serde_json::from_str::<Message>(line).ok());
-    messages.filter_map(|message| message.executable).next().context("cargo names no executable of the suite")
+    let messages = said.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
+    // The binaries of its package are built, and named, too.
+    let mut suites = messages.filter(|message| message.target.name == "e2e").filter_map(|message| message.executable);
+    suites.next().context("cargo names no executable of the suite")
 }
 
 impl Cell {
