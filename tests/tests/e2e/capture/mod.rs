@@ -13,6 +13,7 @@ use plan::{Plan, Step, Way};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd_common::sample::{Kind, Unseen};
 use s3auditd_tests::need::Need;
+use s3auditd_tests::patience::stretched;
 use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -106,7 +107,7 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
             });
         })
     };
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + stretched(Duration::from_secs(120));
     while !done.load(Ordering::Acquire) && Instant::now() < deadline {
         capture.wait(Duration::from_millis(20));
         take(&mut capture);
@@ -236,7 +237,10 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
         .collect();
     let mut all = HashMap::new();
     for worker in workers {
-        all.extend(worker.join().map_err(|_| anyhow!("a client panicked"))??);
+        for (port, plan) in worker.join().map_err(|_| anyhow!("a client panicked"))?? {
+            let before = all.insert(port, plan);
+            ensure!(before.is_none(), "two connections had the port {port}: their samples cannot be told apart");
+        }
     }
     Ok(all)
 }
@@ -244,7 +248,7 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
 fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_read_timeout(Some(stretched(Duration::from_secs(60))))?;
     let port = stream.local_addr()?.port();
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate() {
