@@ -42,7 +42,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = matches!(origin.program, Program::Received | Program::Sent);
+    let in_task = matches!(origin.program, Program::Received | Program::Sent | Program::PagesSent);
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();

@@ -4,7 +4,7 @@ use crate::{
     emit::{Origin, Output, fill, output, output_unseen},
     maps::{Scratch, WINDOWS, count, scratch},
 };
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use core::{
     ffi::{c_long, c_void},
     mem::MaybeUninit,
@@ -20,16 +20,23 @@ use s3auditd_common::{
 
 const PIECE: u64 = MAX_PIECE_BYTES as u64;
 
-/// The most steps of one call: two for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
-const MAX_STEPS: u32 = 2 * 1024 + 64;
+/// The most steps of one call: three for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
+const MAX_STEPS: u32 = 3 * 1024 + 64;
+
+/// The same where the kernel has no `bpf_loop` (before 5.17) and the verifier has to follow each step: one for each piece
+/// of a run, and some segments. Bytes in further segments are unseen ([`Unseen::TooManySegments`]).
+const MAX_BOUNDED_STEPS: u32 = 160;
 
 /// Where a call's bytes lie in user memory.
 #[derive(Clone, Copy)]
 pub enum Source {
     /// One buffer.
     Buffer { address: u64 },
-    /// An array of `struct iovec`.
+    /// An array of `struct iovec`, itself in user memory.
     Segments { address: u64, count: u64 },
+    /// In front of this place: the first `used` bytes of the segment that the `struct iovec` in kernel memory at `segment`
+    /// describes, and the segments before it.
+    Behind { segment: u64, used: u64 },
     /// Nowhere that can be read.
     Nowhere(Unseen),
 }
@@ -42,12 +49,17 @@ pub struct Call {
     pub other_seq: u32,
 }
 
-/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all.
+/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all. `BOUNDED`: without `bpf_loop`.
 ///
 /// # Safety
 /// `context` is the running program's own.
 #[inline(always)]
-pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: impl FnOnce() -> Source) {
+pub unsafe fn take<const BOUNDED: bool>(
+    context: *mut c_void,
+    origin: &Origin,
+    call: &Call,
+    source: impl FnOnce() -> Source,
+) {
     let end = call.seq.wrapping_add(call.len);
     turn(origin, call.direction);
     let Wanted { silent, skip, unlimited } = against_window(origin, call, end);
@@ -74,9 +86,12 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
             return;
         }
     }
-    let (address, segments, one_buffer) = match source {
-        Source::Buffer { address } => (address, 1, true),
-        Source::Segments { address, count } => (address, count, false),
+    let len = u64::from(call.len);
+    // Address, segments, bytes in the current one, bytes to go back.
+    let (address, segment_count, in_segment, back) = match source {
+        Source::Buffer { address } => (address, 0, len, 0),
+        Source::Segments { address, count } => (address, count, 0, 0),
+        Source::Behind { segment, used } => (segment, u64::MAX, used, len),
         Source::Nowhere(why) => {
             // SAFETY: the caller upholds it.
             unsafe {
@@ -97,10 +112,12 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
     let walk = unsafe { &mut (*scratch).walk };
     *walk = Walk {
         segments: address,
-        segment_count: if one_buffer { 0 } else { segments },
+        segment_count,
         next_segment: 0,
         address,
-        in_segment: if one_buffer { u64::from(call.len) } else { 0 },
+        in_segment,
+        back,
+        in_kernel: u64::from(back != 0),
         skip: u64::from(skip),
         wanted: u64::from(wanted),
         filled: 0,
@@ -112,8 +129,16 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
         faulted: 0,
     };
     let mut carry = Carry { context, program: origin.program as u32 };
-    // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
-    unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
+    if BOUNDED {
+        for index in 0..MAX_BOUNDED_STEPS {
+            if step(index, (&raw mut carry).cast()) != CONTINUE {
+                break;
+            }
+        }
+    } else {
+        // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
+        unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
+    }
 
     count(origin.program, KernelCounter::Emitted, walk.emitted);
     count(origin.program, KernelCounter::EmittedBytes, walk.emitted_bytes);
@@ -254,6 +279,10 @@ pub struct Walk {
     /// What is left of the current segment.
     address: u64,
     in_segment: u64,
+    /// Bytes to go back before the first one is reached.
+    back: u64,
+    /// 1: the iovecs are in kernel memory.
+    in_kernel: u64,
     /// Bytes still to be passed over.
     skip: u64,
     /// Bytes still to be copied.
@@ -283,6 +312,8 @@ struct Iovec {
     base: u64,
     len: u64,
 }
+
+const IOVEC_BYTES: u64 = size_of::<Iovec>() as u64;
 
 const CONTINUE: c_long = 0;
 const STOP: c_long = 1;
@@ -327,21 +358,17 @@ enum Next {
 unsafe fn advance(scratch: *mut Scratch) -> Next {
     // SAFETY: the caller upholds it.
     let walk = unsafe { &mut (*scratch).walk };
+    if walk.back != 0 {
+        return go_back(walk);
+    }
     if walk.in_segment == 0 {
         if walk.next_segment >= walk.segment_count {
             return Next::EmitAndStop;
         }
-        let mut iovec = MaybeUninit::<Iovec>::uninit();
-        let from = walk.segments + walk.next_segment * size_of::<Iovec>() as u64;
-        // SAFETY: the helper checks the user address and writes at most the given size.
-        let result =
-            unsafe { bpf_probe_read_user(iovec.as_mut_ptr().cast(), size_of::<Iovec>() as u32, from as *const c_void) };
-        if result != 0 {
+        let Some(iovec) = iovec(walk.segments + walk.next_segment * IOVEC_BYTES, walk.in_kernel != 0) else {
             walk.faulted = 1;
             return Next::EmitAndStop;
-        }
-        // SAFETY: the helper filled it.
-        let iovec = unsafe { iovec.assume_init() };
+        };
         walk.next_segment += 1;
         walk.address = iovec.base;
         walk.in_segment = iovec.len;
@@ -382,6 +409,46 @@ unsafe fn advance(scratch: *mut Scratch) -> Next {
     } else {
         Next::Step
     }
+}
+
+/// Takes up the segment before, until the first byte is in the current one.
+#[inline(always)]
+fn go_back(walk: &mut Walk) -> Next {
+    if walk.in_segment == 0 {
+        walk.segments = walk.segments.wrapping_sub(IOVEC_BYTES);
+    }
+    let Some(iovec) = iovec(walk.segments, true) else {
+        walk.faulted = 1;
+        return Next::EmitAndStop;
+    };
+    let used = if walk.in_segment == 0 { iovec.len } else { walk.in_segment };
+    if used >= walk.back {
+        walk.address = iovec.base.wrapping_add(used - walk.back);
+        walk.in_segment = walk.back;
+        walk.next_segment = 1;
+        walk.back = 0;
+    } else {
+        walk.back -= used;
+        walk.in_segment = 0;
+    }
+    Next::Step
+}
+
+/// The `struct iovec` at that address, if it can be read.
+#[inline(always)]
+fn iovec(address: u64, in_kernel: bool) -> Option<Iovec> {
+    let mut iovec = MaybeUninit::<Iovec>::uninit();
+    let (to, from) = (iovec.as_mut_ptr().cast(), address as *const c_void);
+    // SAFETY: the helper checks the address and writes at most the given size.
+    let result = unsafe {
+        if in_kernel {
+            bpf_probe_read_kernel(to, IOVEC_BYTES as u32, from)
+        } else {
+            bpf_probe_read_user(to, IOVEC_BYTES as u32, from)
+        }
+    };
+    // SAFETY: the helper filled it.
+    if result == 0 { Some(unsafe { iovec.assume_init() }) } else { None }
 }
 
 /// Emits the buffer as a sample, if anything is in it.

@@ -1,5 +1,6 @@
 //! The daemon under test: a process of its own, known only by its flags, its status page, its exit code and its words.
 
+use crate::backend;
 use crate::http::fetch;
 use crate::need::tool;
 use crate::record::Record;
@@ -77,6 +78,9 @@ impl Daemon {
         command.arg("run").args(["--listen", &ports.join(","), "--metrics-listen", &metrics.to_string()]);
         if let Some(endpoint) = endpoint {
             command.args(["--endpoint", endpoint]);
+        }
+        if let Some(backend) = backend::forced() {
+            command.args(["--backend", &backend]);
         }
         let mut child = command.args(flags).spawn().with_context(|| format!("starting {command:?}"))?;
         let stdout = Captured::of(child.stdout.take());

@@ -3,7 +3,7 @@
 
 use super::origin::Layers;
 use super::value::{self, Value};
-use super::{AuditClass, ConfigError, Dialect, RedactMode, Secret};
+use super::{AuditClass, BackendChoice, ConfigError, Dialect, RedactMode, Secret};
 use ipnet::IpNet;
 use reqwest::Url;
 use std::net::{IpAddr, SocketAddr};
@@ -124,6 +124,8 @@ keys! {
     /// How much of the start of a body is kept where it says something: lists of keys to delete, errors, forms.
     max_body_start_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 4096..=1 << 20);
 
+    /// How sockets are hooked: auto (the best that the kernel takes), socket-tracepoints, fexit, kprobe or syscall.
+    backend: BackendChoice = "auto", "BACKEND", value::backend;
     /// Perf ring of each CPU: a power of two.
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.

@@ -202,6 +202,10 @@ pub(super) fn redact_mode(value: &Value) -> Parsed<super::RedactMode> {
     super::RedactMode::of(value.scalar()?)
 }
 
+pub(super) fn backend(value: &Value) -> Parsed<super::BackendChoice> {
+    super::BackendChoice::of(value.scalar()?)
+}
+
 pub(super) fn dialect(value: &Value) -> Parsed<super::Dialect> {
     super::Dialect::of(value.scalar()?)
 }

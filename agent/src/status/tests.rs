@@ -26,6 +26,7 @@ fn example() -> Status {
             open_at_start: 3,
             failed_windows: 0,
             missed_runs: BTreeMap::new(),
+            verified_instructions: BTreeMap::new(),
         },
         rebuild: [("exchanges_begun", 1007), ("exchanges_ended", 1000), ("exchanges_open", 7)]
             .map(|(name, value)| (name.to_owned(), value))
