@@ -141,7 +141,8 @@ impl Sock {
     pub fn tcp(self) -> Option<TcpSock> {
         if !self.0.typed {
             // SAFETY: both fields are u16.
-            let (family, protocol): (u16, u16) = unsafe { (self.0.read(|o| &o.sk_family), self.0.read(|o| &o.sk_protocol)) };
+            let (family, protocol): (u16, u16) =
+                unsafe { (self.0.read(|o| &o.sk_family), self.0.read(|o| &o.sk_protocol)) };
             let is_tcp = (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP;
             return if is_tcp { Some(TcpSock { sock: self.0, tcp: self.0 }) } else { None };
         }
@@ -408,17 +409,17 @@ impl Message {
             unsafe { (self.0.read(|o| &o.iter_type), self.0.read(|o| &o.iter_offset), self.0.read(|o| &o.iter_count)) };
         let kind = u32::from(kind) & constant(|c| &c.iter_mask);
         if requested.wrapping_sub(left) != u64::from(moved) {
-            Source::Nowhere(Unseen::NoBuffer)
+            Source::nowhere(Unseen::NoBuffer)
         } else if kind == constant(|c| &c.iter_ubuf) {
             // SAFETY: a pointer.
             let buffer: u64 = unsafe { self.0.read(|o| &o.iter_buffer) };
-            Source::Buffer { address: buffer.wrapping_add(used).wrapping_sub(u64::from(moved)) }
+            Source::buffer(buffer.wrapping_add(used).wrapping_sub(u64::from(moved)))
         } else if kind == constant(|c| &c.iter_iovec) {
             // SAFETY: a pointer.
-            Source::Behind { segment: unsafe { self.0.read(|o| &o.iter_segments) }, used }
+            Source::behind(unsafe { self.0.read(|o| &o.iter_segments) }, used)
         } else {
             // Pages (sendfile, splice), a pipe, kernel memory.
-            Source::Nowhere(Unseen::NoBuffer)
+            Source::nowhere(Unseen::NoBuffer)
         }
     }
 }

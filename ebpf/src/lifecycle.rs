@@ -85,15 +85,7 @@ fn watched_connection(sock: Sock) -> Option<(TcpSock, u16)> {
 }
 
 #[inline(always)]
-fn changed(
-    context: &BtfTracePointContext,
-    program: Program,
-    sock: Sock,
-    tcp: TcpSock,
-    port: u16,
-    old: i32,
-    new: i32,
-) {
+fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: TcpSock, port: u16, old: i32, new: i32) {
     let role = match (old, new) {
         (state::LISTEN, _) | (_, state::LISTEN) => return,
         (state::SYN_RECV, state::ESTABLISHED) => Role::Accepted,

@@ -25,20 +25,50 @@ const MAX_STEPS: u32 = 3 * 1024 + 64;
 
 /// The same where the kernel has no `bpf_loop` (before 5.17) and the verifier has to follow each step: one for each piece
 /// of a run, and some segments. Bytes in further segments are unseen ([`Unseen::TooManySegments`]).
-const MAX_BOUNDED_STEPS: u32 = 160;
+const MAX_BOUNDED_STEPS: u32 = 48;
 
-/// Where a call's bytes lie in user memory.
+/// Where a call's bytes lie in user memory. (No enum: a variant's missing fields would be spilled uninitialised, which the
+/// verifier refuses.)
 #[derive(Clone, Copy)]
-pub enum Source {
+pub struct Source {
+    /// Not `Seen`: nowhere that can be read.
+    unseen: Unseen,
+    shape: u32,
+    address: u64,
+    /// `SEGMENTS`: how many; `BEHIND`: how many bytes of the first one.
+    more: u64,
+}
+
+const BUFFER: u32 = 0;
+const SEGMENTS: u32 = 1;
+const BEHIND: u32 = 2;
+
+impl Source {
     /// One buffer.
-    Buffer { address: u64 },
+    pub const fn buffer(address: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: BUFFER, address, more: 0 }
+    }
+
     /// An array of `struct iovec`, itself in user memory.
-    Segments { address: u64, count: u64 },
+    pub const fn segments(address: u64, count: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: SEGMENTS, address, more: count }
+    }
+
     /// In front of this place: the first `used` bytes of the segment that the `struct iovec` in kernel memory at `segment`
     /// describes, and the segments before it.
-    Behind { segment: u64, used: u64 },
+    pub const fn behind(segment: u64, used: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: BEHIND, address: segment, more: used }
+    }
+
     /// Nowhere that can be read.
-    Nowhere(Unseen),
+    pub const fn nowhere(why: Unseen) -> Self {
+        Self { unseen: why, shape: BUFFER, address: 0, more: 0 }
+    }
+
+    /// Why the bytes cannot be read, or `Seen`.
+    pub const fn unseen(self) -> Unseen {
+        self.unseen
+    }
 }
 
 /// A call that moved `len` bytes of one direction, the first at `seq`.
@@ -72,7 +102,7 @@ pub unsafe fn take<const BOUNDED: bool>(
     };
     let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
     let wanted = core::cmp::min(call.len - skip, budget);
-    let source = if wanted == 0 { Source::Nowhere(Unseen::Withheld) } else { source() };
+    let source = if wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
 
     let Some(scratch) = scratch(origin.program as u32) else { return };
     // SAFETY: the buffer is this program's own.
@@ -86,35 +116,25 @@ pub unsafe fn take<const BOUNDED: bool>(
             return;
         }
     }
+    if source.unseen as u8 != Unseen::Seen as u8 {
+        let (seq, left) = (call.seq.wrapping_add(skip), call.len - skip);
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, origin.program, header, seq, left, source.unseen, origin.state) };
+        return;
+    }
     let len = u64::from(call.len);
-    // Address, segments, bytes in the current one, bytes to go back.
-    let (address, segment_count, in_segment, back) = match source {
-        Source::Buffer { address } => (address, 0, len, 0),
-        Source::Segments { address, count } => (address, count, 0, 0),
-        Source::Behind { segment, used } => (segment, u64::MAX, used, len),
-        Source::Nowhere(why) => {
-            // SAFETY: the caller upholds it.
-            unsafe {
-                output_unseen(
-                    context,
-                    origin.program,
-                    header,
-                    call.seq.wrapping_add(skip),
-                    call.len - skip,
-                    why,
-                    origin.state,
-                )
-            };
-            return;
-        }
+    let (segment_count, in_segment, back) = match source.shape {
+        BUFFER => (0, len, 0),
+        SEGMENTS => (source.more, 0, 0),
+        _ => (u64::MAX, source.more, len),
     };
     // SAFETY: the buffer is this program's own.
     let walk = unsafe { &mut (*scratch).walk };
     *walk = Walk {
-        segments: address,
+        segments: source.address,
         segment_count,
         next_segment: 0,
-        address,
+        address: source.address,
         in_segment,
         back,
         in_kernel: u64::from(back != 0),
@@ -329,26 +349,19 @@ extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     let Some(scratch) = scratch(program) else { return STOP };
     // SAFETY: the buffer is the running program's own.
     let next = unsafe { advance(scratch) };
-    match next {
-        Next::Step => CONTINUE,
-        Next::Emit => {
-            // SAFETY: as above.
-            unsafe { flush(context, scratch) };
-            CONTINUE
-        }
-        Next::EmitAndStop => {
-            // SAFETY: as above.
-            unsafe { flush(context, scratch) };
-            STOP
-        }
+    if next != STEP {
+        // One place, not one for each case: the verifier follows every path through it.
+        // SAFETY: as above.
+        unsafe { flush(context, scratch) };
     }
+    if next == EMIT_AND_STOP { STOP } else { CONTINUE }
 }
 
-enum Next {
-    Step,
-    Emit,
-    EmitAndStop,
-}
+/// What follows a step.
+type Next = u32;
+const STEP: Next = 0;
+const EMIT: Next = 1;
+const EMIT_AND_STOP: Next = 2;
 
 /// Takes up the next segment, or passes over skipped bytes, or copies what fits of the current segment.
 ///
@@ -363,30 +376,30 @@ unsafe fn advance(scratch: *mut Scratch) -> Next {
     }
     if walk.in_segment == 0 {
         if walk.next_segment >= walk.segment_count {
-            return Next::EmitAndStop;
+            return EMIT_AND_STOP;
         }
         let Some(iovec) = iovec(walk.segments + walk.next_segment * IOVEC_BYTES, walk.in_kernel != 0) else {
             walk.faulted = 1;
-            return Next::EmitAndStop;
+            return EMIT_AND_STOP;
         };
         walk.next_segment += 1;
         walk.address = iovec.base;
         walk.in_segment = iovec.len;
-        return Next::Step;
+        return STEP;
     }
     if walk.skip != 0 {
         let passed = core::cmp::min(walk.skip, walk.in_segment);
         walk.skip -= passed;
         walk.in_segment -= passed;
         walk.address += passed;
-        return Next::Step;
+        return STEP;
     }
     let filled = walk.filled & (PIECE - 1);
     let fits = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), PIECE - filled);
     // What the minimum above says, said in a form that the verifier keeps.
     let len = core::hint::black_box(fits);
     if len == 0 || len > PIECE {
-        return Next::EmitAndStop;
+        return EMIT_AND_STOP;
     }
     // SAFETY: `filled` is below one piece and `len` at most one, so the write stays inside two pieces; the helper
     // checks the user address.
@@ -396,18 +409,18 @@ unsafe fn advance(scratch: *mut Scratch) -> Next {
     };
     if result != 0 {
         walk.faulted = 1;
-        return Next::EmitAndStop;
+        return EMIT_AND_STOP;
     }
     walk.address += len;
     walk.in_segment -= len;
     walk.wanted -= len;
     walk.filled = filled + len;
     if walk.wanted == 0 {
-        Next::EmitAndStop
+        EMIT_AND_STOP
     } else if walk.filled >= PIECE {
-        Next::Emit
+        EMIT
     } else {
-        Next::Step
+        STEP
     }
 }
 
@@ -419,7 +432,7 @@ fn go_back(walk: &mut Walk) -> Next {
     }
     let Some(iovec) = iovec(walk.segments, true) else {
         walk.faulted = 1;
-        return Next::EmitAndStop;
+        return EMIT_AND_STOP;
     };
     let used = if walk.in_segment == 0 { iovec.len } else { walk.in_segment };
     if used >= walk.back {
@@ -431,7 +444,7 @@ fn go_back(walk: &mut Walk) -> Next {
         walk.back -= used;
         walk.in_segment = 0;
     }
-    Next::Step
+    STEP
 }
 
 /// The `struct iovec` at that address, if it can be read.

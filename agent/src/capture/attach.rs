@@ -112,12 +112,7 @@ enum Refusal {
     Everything(AttachError),
 }
 
-fn try_backend(
-    backend: &Backend,
-    plan: &Plan<'_>,
-    types: &KernelTypes,
-    offsets: &Offsets,
-) -> Result<Ebpf, Refusal> {
+fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets: &Offsets) -> Result<Ebpf, Refusal> {
     if let Some(reason) = backend.ruled_out(types) {
         return Err(Refusal::Backend(reason));
     }
@@ -143,9 +138,7 @@ fn try_backend(
 }
 
 fn constants(types: &KernelTypes, own_numbers: bool) -> Result<Constants, AttachError> {
-    let value = |structure, path| {
-        types.enumerator(structure, path).ok_or(AttachError::Structure { structure, path })
-    };
+    let value = |structure, path| types.enumerator(structure, path).ok_or(AttachError::Structure { structure, path });
     // Before 5.14 the type is a bit, and the lowest bit is the direction.
     let is_bit = types.offset("msghdr", "msg_iter.iter_type").is_none();
     Ok(Constants {

@@ -153,7 +153,8 @@ impl Backend {
     /// Loads and attaches every program.
     pub fn attach(&self, ebpf: &mut Ebpf, btf: &Btf, types: &KernelTypes) -> Result<(), String> {
         for hook in self.hooks.iter().chain(LIFECYCLE).filter(|hook| hook.exists(types)) {
-            hook.attach(ebpf, btf, types).map_err(|error| format!("{}: {}", hook.target, super::attach::chain(&error)))?;
+            hook.attach(ebpf, btf, types)
+                .map_err(|error| format!("{}: {}", hook.target, super::attach::chain(&error)))?;
         }
         Ok(())
     }

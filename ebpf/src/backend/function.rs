@@ -40,18 +40,38 @@ pub fn function_sent_bounded(context: FExitContext) -> i32 {
 /// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`
 #[inline(always)]
 fn received<const BOUNDED: bool>(context: &FExitContext) -> i32 {
-    // Behind the last argument stands the result.
-    let (flags, result): (u32, i32) = if constant(|c| &c.receive_has_nonblock) != 0 {
-        (context.arg(4), context.arg(6))
+    let packed = if constant(|c| &c.receive_has_nonblock) != 0 {
+        flags_and_result_with_nonblock(context.as_ptr())
     } else {
-        (context.arg(3), context.arg(5))
+        flags_and_result(context.as_ptr())
     };
+    let (flags, result) = (packed as u32, (packed >> 32) as i32);
     // SAFETY: the first argument is a `struct sock *`.
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program: Program::Received, sock, direction: Direction::Received, flags, result };
     // SAFETY: the context is this program's own; the second argument is the message.
     unsafe { moved::<BOUNDED>(context.as_ptr(), &call, |_| source(context, result)) };
     0
+}
+
+/// Flags in the lower half, result (which stands behind the last argument) in the upper. Never inlined: the compiler would
+/// make one load at a computed place of the two, and the verifier wants a constant one in a context.
+#[inline(never)]
+extern "C" fn flags_and_result(context: *mut c_void) -> u64 {
+    let context = FExitContext::new(context);
+    pack(context.arg(3), context.arg(5))
+}
+
+/// See [`flags_and_result`].
+#[inline(never)]
+extern "C" fn flags_and_result_with_nonblock(context: *mut c_void) -> u64 {
+    let context = FExitContext::new(context);
+    pack(context.arg(4), context.arg(6))
+}
+
+#[inline(always)]
+fn pack(flags: u32, result: u32) -> u64 {
+    u64::from(flags) | u64::from(result) << 32
 }
 
 /// `int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size)`
@@ -82,6 +102,6 @@ pub fn function_sent_pages(context: FExitContext) -> i32 {
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program: Program::PagesSent, sock, direction: Direction::Sent, flags: 0, result };
     // SAFETY: the context is this program's own. (Nothing is walked, so bounded or not is the same.)
-    unsafe { moved::<true>(context.as_ptr(), &call, |_| Source::Nowhere(Unseen::NoBuffer)) };
+    unsafe { moved::<true>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
     0
 }

@@ -65,9 +65,9 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
             if upper_layer {
-                Source::Nowhere(Unseen::UpperLayer)
+                Source::nowhere(Unseen::UpperLayer)
             } else if flags & MSG_TRUNC != 0 {
-                Source::Nowhere(Unseen::NoBuffer)
+                Source::nowhere(Unseen::NoBuffer)
             } else {
                 source(tcp)
             }

@@ -30,25 +30,28 @@ pub struct InFlight {
     /// 0: pages.
     message: u64,
     requested: u64,
-    flags: u32,
+    /// The fourth and the fifth argument: one of them are the flags of a receive. (Chosen at the return: the verifier does
+    /// not take a computed place in a context.)
+    fourth: u32,
+    fifth: u32,
     /// Where its direction stood.
     seq: u32,
+    reserved: u32,
 }
 
 #[kprobe]
 pub fn probe_receive(context: ProbeContext) -> u32 {
-    let flags = if constant(|c| &c.receive_has_nonblock) != 0 { context.arg(4) } else { context.arg(3) };
-    enter(&context, Direction::Received, context.arg(1).unwrap_or(0), flags.unwrap_or(0))
+    enter(&context, Direction::Received, context.arg(1).unwrap_or(0))
 }
 
 #[kprobe]
 pub fn probe_send(context: ProbeContext) -> u32 {
-    enter(&context, Direction::Sent, context.arg(1).unwrap_or(0), 0)
+    enter(&context, Direction::Sent, context.arg(1).unwrap_or(0))
 }
 
 #[kprobe]
 pub fn probe_send_pages(context: ProbeContext) -> u32 {
-    enter(&context, Direction::Sent, 0, 0)
+    enter(&context, Direction::Sent, 0)
 }
 
 #[kretprobe]
@@ -91,12 +94,19 @@ fn position(tcp: TcpSock, direction: Direction) -> u32 {
 }
 
 #[inline(always)]
-fn enter(context: &ProbeContext, direction: Direction, message: u64, flags: u32) -> u32 {
+fn enter(context: &ProbeContext, direction: Direction, message: u64) -> u32 {
     let address: u64 = context.arg(0).unwrap_or(0);
     // SAFETY: the first argument is a `struct sock *`.
     let Some((tcp, _)) = watched(unsafe { Sock::untyped(address) }) else { return 0 };
-    let requested = context.arg(2).unwrap_or(0);
-    let call = InFlight { sock: address, message, requested, flags, seq: position(tcp, direction) };
+    let call = InFlight {
+        sock: address,
+        message,
+        requested: context.arg(2).unwrap_or(0),
+        fourth: context.arg(3).unwrap_or(0),
+        fifth: context.arg(4).unwrap_or(0),
+        seq: position(tcp, direction),
+        reserved: 0,
+    };
     let _full_shows_as_a_hole = IN_FLIGHT.insert(key(direction), call, 0);
     0
 }
@@ -105,18 +115,22 @@ fn enter(context: &ProbeContext, direction: Direction, message: u64, flags: u32)
 fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direction: Direction) -> u32 {
     let key = key(direction);
     // SAFETY: the entry is this thread's own; nobody else changes it.
-    let Some(InFlight { sock, message, requested, flags, seq }) = (unsafe { IN_FLIGHT.get(key) }).copied() else {
-        return 0;
-    };
+    let Some(call) = (unsafe { IN_FLIGHT.get(key) }).copied() else { return 0 };
+    let InFlight { sock, message, requested, fourth, fifth, seq, .. } = call;
     let _gone_already = IN_FLIGHT.remove(key);
     let result: i32 = context.ret();
+    let flags = match direction {
+        Direction::Received if constant(|c| &c.receive_has_nonblock) != 0 => fifth,
+        Direction::Received => fourth,
+        Direction::Sent => 0,
+    };
     // SAFETY: the entry saw the socket, and the call held it until now.
     let sock = unsafe { Sock::untyped(sock) };
     let call = Moved { program, sock, direction, flags, result };
     let source = |tcp: TcpSock| {
         let moved = result as u32;
         if message == 0 || position(tcp, direction).wrapping_sub(seq) != moved {
-            return Source::Nowhere(Unseen::NoBuffer);
+            return Source::nowhere(Unseen::NoBuffer);
         }
         // SAFETY: the second argument was a message, and it outlives the call.
         unsafe { Message::at(message) }.source(requested, moved)

@@ -11,15 +11,13 @@ pub fn buffer(direction: Direction, nr: u64, arguments: &[u64; 4]) -> Source {
     let [_, second, third, _] = *arguments;
     match (direction, nr) {
         // read, recvfrom; write, sendto
-        (Direction::Received, 0 | 45) | (Direction::Sent, 1 | 44) => Source::Buffer { address: second },
+        (Direction::Received, 0 | 45) | (Direction::Sent, 1 | 44) => Source::buffer(second),
         // readv, preadv2; writev, pwritev2
-        (Direction::Received, 19 | 327) | (Direction::Sent, 20 | 328) => {
-            Source::Segments { address: second, count: third }
-        }
+        (Direction::Received, 19 | 327) | (Direction::Sent, 20 | 328) => Source::segments(second, third),
         // recvmsg; sendmsg
         (Direction::Received, 47) | (Direction::Sent, 46) => message_segments(second),
         // sendfile, splice, sendmmsg, recvmmsg, aio and whatever comes
-        _ => Source::Nowhere(Unseen::NoBuffer),
+        _ => Source::nowhere(Unseen::NoBuffer),
     }
 }
 
@@ -32,9 +30,9 @@ pub fn message_segments(message: u64) -> Source {
     let result =
         unsafe { bpf_probe_read_user(fields.as_mut_ptr().cast(), 16, (message + IOV_OFFSET) as *const c_void) };
     if result != 0 {
-        return Source::Nowhere(Unseen::Fault);
+        return Source::nowhere(Unseen::Fault);
     }
     // SAFETY: the helper filled it.
     let [address, count] = unsafe { fields.assume_init() };
-    Source::Segments { address, count }
+    Source::segments(address, count)
 }

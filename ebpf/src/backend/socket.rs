@@ -44,7 +44,7 @@ fn ended(context: &BtfTracePointContext, program: Program, direction: Direction,
 fn buffer_of_current_call(program: Program, sock: Sock, direction: Direction) -> Source {
     let task = Task::current();
     if task.is_foreign() {
-        return Source::Nowhere(Unseen::ForeignCaller);
+        return Source::nowhere(Unseen::ForeignCaller);
     }
     let arguments = task.arguments();
     // The direction must agree: io_uring's deferred work runs inside whatever system call the task happens to make.
@@ -52,8 +52,10 @@ fn buffer_of_current_call(program: Program, sock: Sock, direction: Direction) ->
     if !task.uses_io_uring() {
         return source;
     }
-    if let Source::Nowhere(why) = source {
-        return Source::Nowhere(if matches!(why, Unseen::NoBuffer) { Unseen::Deferred } else { why });
+    match source.unseen() {
+        Unseen::Seen => {}
+        Unseen::NoBuffer => return Source::nowhere(Unseen::Deferred),
+        why => return Source::nowhere(why),
     }
     // Number and direction fit, but the task has an io_uring: without this check its log file's bytes were taken for
     // the socket's (measured: 131 of 300 samples). Only the descriptor tells.
@@ -61,6 +63,6 @@ fn buffer_of_current_call(program: Program, sock: Sock, direction: Direction) ->
         source
     } else {
         count(program, KernelCounter::GuardRejects, 1);
-        Source::Nowhere(Unseen::Deferred)
+        Source::nowhere(Unseen::Deferred)
     }
 }

@@ -6,17 +6,12 @@
 //! task's own (io_uring, kernel threads), and several messages of one `recvmmsg` or `sendmmsg` (holes in the sequence).
 
 use super::{Moved, moved, registers};
-use crate::{
-    kernel::{Sock, Task},
-};
+use crate::kernel::{Sock, Task};
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use core::ffi::c_void;
-use s3auditd_common::{
-    counters::Program,
-    sample::Direction,
-};
+use s3auditd_common::{counters::Program, sample::Direction};
 
 #[btf_tracepoint]
 pub fn system_call_ended(context: BtfTracePointContext) -> i32 {
