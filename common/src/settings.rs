@@ -51,8 +51,9 @@ pub struct Constants {
     pub sock_done_bit: u32,
     /// 1: sockets are known by numbers of our own, because a program of the backend cannot ask for the kernel's cookie.
     pub own_numbers: u32,
-    /// 1: `tcp_recvmsg` still has its `nonblock` argument (before 5.19).
-    pub receive_has_nonblock: u32,
+    /// How many parameters `tcp_recvmsg` has: `sk, msg, len, flags`, then `addr_len` (it is gone in 7.2), and before 5.19
+    /// `nonblock` in front of `flags`.
+    pub receive_parameters: u32,
     /// Bits of `iov_iter`'s type that tell the type (the lowest one was the direction before 5.14).
     pub iter_mask: u32,
     /// `ITER_IOVEC`.

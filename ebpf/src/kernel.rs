@@ -410,7 +410,7 @@ impl Message {
         let kind = u32::from(kind) & constant(|c| &c.iter_mask);
         if requested.wrapping_sub(left) != u64::from(moved) {
             Source::nowhere(Unseen::NoBuffer)
-        } else if kind == constant(|c| &c.iter_ubuf) {
+        } else if constant(|c| &c.iter_ubuf) != ABSENT && kind == constant(|c| &c.iter_ubuf) {
             // SAFETY: a pointer.
             let buffer: u64 = unsafe { self.0.read(|o| &o.iter_buffer) };
             Source::buffer(buffer.wrapping_add(used).wrapping_sub(u64::from(moved)))

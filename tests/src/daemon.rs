@@ -283,7 +283,13 @@ impl Status {
     /// Whether the probes run.
     #[must_use]
     pub fn attached(&self) -> bool {
-        self.text("/capture/backend").is_some_and(|backend| !backend.is_empty())
+        self.backend().is_some()
+    }
+
+    /// By which hooks the probes run.
+    #[must_use]
+    pub fn backend(&self) -> Option<&str> {
+        self.text("/capture/backend").filter(|backend| !backend.is_empty())
     }
 
     fn text(&self, pointer: &str) -> Option<&str> {

@@ -145,7 +145,7 @@ fn constants(types: &KernelTypes, own_numbers: bool) -> Result<Constants, Attach
         agent_tgid: std::process::id(),
         sock_done_bit: value("sock_flags", "SOCK_DONE")?,
         own_numbers: u32::from(own_numbers),
-        receive_has_nonblock: u32::from(types.parameters("tcp_recvmsg") == Some(6)),
+        receive_parameters: types.parameters("tcp_recvmsg").and_then(|n| u32::try_from(n).ok()).unwrap_or(ABSENT),
         iter_mask: if is_bit { 0xfe } else { 0xff },
         iter_iovec: value("iter_type", "ITER_IOVEC")?,
         iter_ubuf: types.enumerator("iter_type", "ITER_UBUF").unwrap_or(ABSENT),

@@ -37,13 +37,14 @@ pub fn function_sent_bounded(context: FExitContext) -> i32 {
     sent::<true>(&context)
 }
 
-/// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags, int *addr_len)`
+/// `int tcp_recvmsg(struct sock *sk, struct msghdr *msg, size_t len, [int nonblock,] int flags[, int *addr_len])`
 #[inline(always)]
 fn received<const BOUNDED: bool>(context: &FExitContext) -> i32 {
-    let packed = if constant(|c| &c.receive_has_nonblock) != 0 {
-        flags_and_result_with_nonblock(context.as_ptr())
-    } else {
-        flags_and_result(context.as_ptr())
+    let packed = match constant(|c| &c.receive_parameters) {
+        4 => flags_and_result::<3, 4>(context.as_ptr()),
+        5 => flags_and_result::<3, 5>(context.as_ptr()),
+        6 => flags_and_result::<4, 6>(context.as_ptr()),
+        _ => return 0,
     };
     let (flags, result) = (packed as u32, (packed >> 32) as i32);
     // SAFETY: the first argument is a `struct sock *`.
@@ -55,22 +56,11 @@ fn received<const BOUNDED: bool>(context: &FExitContext) -> i32 {
 }
 
 /// Flags in the lower half, result (which stands behind the last argument) in the upper. Never inlined: the compiler would
-/// make one load at a computed place of the two, and the verifier wants a constant one in a context.
+/// make one load at a computed place of the three, and the verifier wants a constant one in a context.
 #[inline(never)]
-extern "C" fn flags_and_result(context: *mut c_void) -> u64 {
+extern "C" fn flags_and_result<const FLAGS: usize, const RESULT: usize>(context: *mut c_void) -> u64 {
     let context = FExitContext::new(context);
-    pack(context.arg(3), context.arg(5))
-}
-
-/// See [`flags_and_result`].
-#[inline(never)]
-extern "C" fn flags_and_result_with_nonblock(context: *mut c_void) -> u64 {
-    let context = FExitContext::new(context);
-    pack(context.arg(4), context.arg(6))
-}
-
-#[inline(always)]
-fn pack(flags: u32, result: u32) -> u64 {
+    let (flags, result): (u32, u32) = (context.arg(FLAGS), context.arg(RESULT));
     u64::from(flags) | u64::from(result) << 32
 }
 

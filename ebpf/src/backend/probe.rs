@@ -120,7 +120,7 @@ fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direc
     let _gone_already = IN_FLIGHT.remove(key);
     let result: i32 = context.ret();
     let flags = match direction {
-        Direction::Received if constant(|c| &c.receive_has_nonblock) != 0 => fifth,
+        Direction::Received if constant(|c| &c.receive_parameters) == 6 => fifth,
         Direction::Received => fourth,
         Direction::Sent => 0,
     };
