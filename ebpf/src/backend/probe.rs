@@ -27,7 +27,7 @@ use s3auditd_common::{
 #[derive(Clone, Copy)]
 pub struct InFlight {
     sock: u64,
-    /// 0: pages.
+    /// Nothing when pages are sent.
     message: u64,
     requested: u64,
     /// The fourth and the fifth argument: one of them are the flags of a receive. (Chosen at the return: the verifier does
@@ -76,7 +76,13 @@ pub fn probe_sent_bounded(context: RetProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn probe_sent_pages(context: RetProbeContext) -> u32 {
-    leave::<true>(&context, Program::PagesSent, Direction::Sent)
+    let Some(call) = left(Direction::Sent) else { return 0 };
+    // SAFETY: the entry saw the socket, and the call held it until now.
+    let sock = unsafe { Sock::untyped(call.sock) };
+    let call = Moved { program: Program::PagesSent, sock, direction: Direction::Sent, flags: 0, result: context.ret() };
+    // SAFETY: the context is this program's own. (Nothing is walked, so bounded or not is the same.)
+    unsafe { moved::<true>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
+    0
 }
 
 /// Thread and direction.
@@ -111,13 +117,19 @@ fn enter(context: &ProbeContext, direction: Direction, message: u64) -> u32 {
     0
 }
 
+/// What this thread's call was asked for, which is over now.
 #[inline(always)]
-fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direction: Direction) -> u32 {
+fn left(direction: Direction) -> Option<InFlight> {
     let key = key(direction);
     // SAFETY: the entry is this thread's own; nobody else changes it.
-    let Some(call) = (unsafe { IN_FLIGHT.get(key) }).copied() else { return 0 };
-    let InFlight { sock, message, requested, fourth, fifth, seq, .. } = call;
-    let _gone_already = IN_FLIGHT.remove(key);
+    let call = unsafe { IN_FLIGHT.get(key) }.copied();
+    let _none = IN_FLIGHT.remove(key);
+    call
+}
+
+#[inline(always)]
+fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direction: Direction) -> u32 {
+    let Some(InFlight { sock, message, requested, fourth, fifth, seq, .. }) = left(direction) else { return 0 };
     let result: i32 = context.ret();
     let flags = match direction {
         Direction::Received if constant(|c| &c.receive_parameters) == 6 => fifth,
@@ -129,7 +141,7 @@ fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direc
     let call = Moved { program, sock, direction, flags, result };
     let source = |tcp: TcpSock| {
         let moved = result as u32;
-        if message == 0 || position(tcp, direction).wrapping_sub(seq) != moved {
+        if position(tcp, direction).wrapping_sub(seq) != moved {
             return Source::nowhere(Unseen::NoBuffer);
         }
         // SAFETY: the second argument was a message, and it outlives the call.
