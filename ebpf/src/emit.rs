@@ -42,7 +42,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = matches!(origin.program, Program::Received | Program::Sent);
+    let in_task = matches!(origin.program, Program::Received | Program::Sent | Program::PagesSent);
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();
@@ -154,8 +154,8 @@ pub unsafe fn output_unseen(
 pub fn count_lost_bytes(program: Program, bytes: u64) {
     match program {
         Program::Received => count(program, KernelCounter::LostReceivedBytes, bytes),
-        Program::Sent => count(program, KernelCounter::LostSentBytes, bytes),
+        Program::Sent | Program::PagesSent => count(program, KernelCounter::LostSentBytes, bytes),
         // Their samples are of no bytes.
-        Program::StateChanged | Program::Destroyed => {}
+        Program::StateChanged | Program::Destroyed | Program::StateChangedInside | Program::DestroyedInside => {}
     }
 }

@@ -4,6 +4,7 @@
 //! can come, `sockets` what was there before. Only this folder talks to the kernel.
 
 mod attach;
+mod backend;
 mod btf;
 mod grace;
 mod ring;
@@ -13,6 +14,7 @@ pub mod status;
 pub use attach::{AttachError, privileges};
 pub use grace::{monotonic_ns, wall_minus_monotonic_ns};
 
+use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
@@ -34,6 +36,8 @@ use tracing::warn;
 /// What to capture and how.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
+    /// By which hooks.
+    pub backend: BackendChoice,
     /// Local ports of the gateway.
     pub ports: Vec<u16>,
     /// Ring size of each CPU: a power of two of at least a page.
@@ -106,7 +110,12 @@ impl Capture {
         let online = aya::util::online_cpus().map_err(system("the list of online CPUs"))?;
         let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
-        let plan = Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus };
+        let plan = Plan {
+            backend: settings.backend,
+            ports: &settings.ports,
+            max_connections: settings.max_connections,
+            possible_cpus,
+        };
         let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
 
         let events = match ebpf.map("EVENTS") {
@@ -221,6 +230,7 @@ impl Capture {
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
             missed_runs: self.missed_runs(),
+            verified_instructions: self.verified_instructions(),
         }
     }
 
@@ -254,6 +264,11 @@ impl Capture {
             .programs()
             .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
             .collect()
+    }
+
+    fn verified_instructions(&self) -> BTreeMap<String, u32> {
+        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
+        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
     }
 }
 

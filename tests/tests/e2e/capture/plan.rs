@@ -71,7 +71,8 @@ const ALL: &[Way] = &[
 
 /// Those that may follow each other in any order: their bytes can be seen, and they are not slow.
 fn quick_and_seen() -> Vec<Way> {
-    ALL.iter().copied().filter(|way| way.expected() == Unseen::Seen && *way != Bytewise).collect()
+    let slow_or_unseen = [Bytewise, RecvMmsg, Truncate, SpliceFrom, SendMmsg, Sendfile, SpliceTo];
+    ALL.iter().copied().filter(|way| !slow_or_unseen.contains(way)).collect()
 }
 
 impl Way {
@@ -84,13 +85,24 @@ impl Way {
         }
     }
 
-    /// How its bytes show in samples (`SpliceFrom`: not at all).
-    pub fn expected(self) -> Unseen {
-        match self {
-            RecvMmsg | Truncate | SpliceFrom | SendMmsg | Sendfile | SpliceTo => Unseen::NoBuffer,
-            _ => Unseen::Seen,
+    /// How its bytes show in samples with that backend: one of these. None: not at all, a gap.
+    pub fn expected(self, backend: &str) -> &'static [Unseen] {
+        match (self, backend) {
+            (SpliceFrom, "syscall") => &[Unseen::NoBuffer],
+            (SpliceFrom, _) => &[],
+            (Truncate | Sendfile | SpliceTo, _) => &[Unseen::NoBuffer],
+            (RecvMmsg | SendMmsg, "socket-tracepoints") => &[Unseen::NoBuffer],
+            (WritevMany, _) if !has_bpf_loop() => &[Unseen::Seen, Unseen::TooManySegments],
+            _ => &[Unseen::Seen],
         }
     }
+}
+
+/// Before 5.17 the kernel side follows fewer segments.
+fn has_bpf_loop() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(17))
 }
 
 /// So many bytes, that way.
