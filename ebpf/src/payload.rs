@@ -149,14 +149,21 @@ pub unsafe fn take<const BOUNDED: bool>(
         seq: call.seq.wrapping_add(skip),
         faulted: 0,
     };
-    let mut carry = Carry { context, program: origin.program as u32 };
     if BOUNDED {
-        for index in 0..MAX_BOUNDED_STEPS {
-            if step(index, (&raw mut carry).cast()) != CONTINUE {
+        // No function is called: before 6.2 the verifier takes every number in a program that has functions for one that
+        // matters, and follows each combination of them (a million steps and more).
+        let mut steps = 0;
+        loop {
+            // SAFETY: the buffer is this program's own.
+            let next = unsafe { step_in(context, scratch) };
+            steps += 1;
+            // One way back, by a jump: before 6.3 the verifier takes no other instruction that leads back.
+            if core::hint::black_box(next) != CONTINUE || steps == MAX_BOUNDED_STEPS {
                 break;
             }
         }
     } else {
+        let mut carry = Carry { context, program: origin.program as u32 };
         // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
         unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
     }
@@ -341,7 +348,7 @@ const IOVEC_BYTES: u64 = size_of::<Iovec>() as u64;
 const CONTINUE: c_long = 0;
 const STOP: c_long = 1;
 
-/// One step of the loop.
+/// One step of the loop, as the helper calls it.
 #[inline(never)]
 extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     // SAFETY: it is the `Carry` that `take` passed to the helper.
@@ -351,6 +358,16 @@ extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     };
     let Some(scratch) = scratch(program) else { return STOP };
     // SAFETY: the buffer is the running program's own.
+    unsafe { step_in(context, scratch) }
+}
+
+/// One step of the loop.
+///
+/// # Safety
+/// The buffer is the running program's own.
+#[inline(always)]
+unsafe fn step_in(context: *mut c_void, scratch: *mut Scratch) -> c_long {
+    // SAFETY: the caller upholds it.
     let next = unsafe { advance(scratch) };
     if next != STEP {
         // One place, not one for each case: the verifier follows every path through it.
