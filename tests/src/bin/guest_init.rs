@@ -1,8 +1,8 @@
 //! The first process of a guest that `cargo xtask test --vm` boots: it runs scenarios of the end-to-end suite on that
-//! kernel, tells each result on the console, and powers off.
+//! kernel with each backend, tells each result on the console, and powers off.
 //!
-//! The daemon, the suite and the list of scenarios lie at the root of the initramfs. Lines that begin with [`MARK`] are
-//! for `xtask/src/vm/guest.rs`; the last of them is the verdict, and without it the run has failed.
+//! The daemon, the suite and the list of what to run lie at the root of the initramfs. Lines that begin with [`MARK`] are
+//! for `xtask/src/vm/guest.rs`; the last one of each backend is its verdict, and without it that run has failed.
 
 use anyhow::Context as _;
 use rustix::mount::{MountFlags, mount};
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 /// How each line begins that is a result.
 const MARK: &str = "guest:";
+const INIT: &str = "/init";
 const SUITE: &str = "/e2e";
 const SCENARIOS: &str = "/scenarios";
 /// A scenario that still runs then is ended; far beyond what any takes, because time under emulation says nothing.
@@ -27,10 +28,13 @@ const SCENARIO_PATIENCE: Duration = Duration::from_secs(900);
 const MOST_SAID: usize = 32 * 1024;
 
 fn main() {
+    if let Some(backend) = std::env::args().nth(1).filter(|_| std::process::id() != 1) {
+        let verdict = run(&backend).unwrap_or_else(|error| format!("error {}", one_line(&format!("{error:#}"))));
+        return println!("{MARK} verdict {verdict}");
+    }
     println!("{MARK} user space");
-    match prepare().and_then(|()| run()) {
-        Ok(verdict) => println!("{MARK} verdict {verdict}"),
-        Err(error) => println!("{MARK} verdict error {}", one_line(&format!("{error:#}"))),
+    if let Err(error) = prepare().and_then(|()| run_all()) {
+        println!("{MARK} broken {}", one_line(&format!("{error:#}")));
     }
     // What the serial line has not sent yet would go with the power; nothing tells when it has.
     std::thread::sleep(Duration::from_secs(1));
@@ -54,9 +58,6 @@ fn prepare() -> anyhow::Result<()> {
         let _ = std::fs::create_dir_all(place);
         mount(kind, place, kind, MountFlags::empty(), None).with_context(|| format!("mounting {kind} at {place}"))?;
     }
-    // On loopback a port may serve again one second after it was closed, with sequence numbers right behind: a scenario
-    // that tells connections apart by port, and is over sooner on a real machine, would take two for one.
-    std::fs::write("/proc/sys/net/ipv4/tcp_tw_reuse", "0").context("tcp_tw_reuse")?;
     loopback_up().context("bringing up the loopback interface")
 }
 
@@ -82,27 +83,46 @@ fn loopback_up() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The verdict's words: a refusal of the kernel, or how many passed.
-fn run() -> anyhow::Result<String> {
+/// This program again for each backend, which it finds in its environment like everything that it starts.
+fn run_all() -> anyhow::Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("{MARK} kernel {}", kernel.trim());
-    let chosen = match chosen_backend() {
-        Ok(chosen) => chosen,
+    for (backend, _) in wanted()? {
+        println!("{MARK} run {backend}");
+        Command::new(INIT).arg(&backend).env(backend::VARIABLE, &backend).status().context("starting this program again")?;
+    }
+    Ok(())
+}
+
+/// Each backend with the scenarios to run: a line each, of words.
+fn wanted() -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let text = std::fs::read_to_string(SCENARIOS)?;
+    let mut lines = text.lines().map(|line| line.split(' ').map(str::to_owned));
+    Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect()))).collect())
+}
+
+/// The verdict's words: a refusal of the kernel, or how many passed.
+fn run(backend: &str) -> anyhow::Result<String> {
+    let started = Instant::now();
+    match chosen_backend() {
+        Ok(chosen) => println!("{MARK} hooks {chosen} {}", started.elapsed().as_secs()),
         Err(refusal) => return Ok(format!("refused {}", one_line(&format!("{refusal:#}")))),
-    };
-    println!("{MARK} backend {chosen}");
+    }
     let (mut passed, mut failed) = (0, 0);
-    for name in std::fs::read_to_string(SCENARIOS)?.lines() {
+    let wanted = wanted()?.into_iter().find(|(name, _)| name == backend).context("no such backend is in the list")?;
+    for name in &wanted.1 {
         println!("{MARK} begins {name}");
         let started = Instant::now();
         let result = scenario(name).with_context(|| name.to_owned())?;
         let took = started.elapsed().as_secs();
         match result {
-            None => {
+            Ok(said) => {
                 passed += 1;
+                // What a scenario has noted of the kernel.
+                said.lines().filter(|line| line.starts_with("noted: ")).for_each(|line| println!("{line}"));
                 println!("{MARK} passed {name} {took}");
             }
-            Some(said) => {
+            Err(said) => {
                 failed += 1;
                 println!("{said}\n{MARK} failed {name} {took}");
             }
@@ -116,6 +136,9 @@ fn chosen_backend() -> anyhow::Result<String> {
     let daemon = Daemon::start(&[9], None, &[])?;
     let status = daemon.status()?;
     let chosen = status.backend().context("the status page names no backend")?.to_owned();
+    for (program, instructions) in status.verified_instructions() {
+        println!("{MARK} verified {program} {instructions}");
+    }
     daemon.stop()?;
     if let Some(wanted) = backend::forced() {
         anyhow::ensure!(wanted == chosen, "the backend {wanted} was asked for, and {chosen} runs");
@@ -123,8 +146,8 @@ fn chosen_backend() -> anyhow::Result<String> {
     Ok(chosen)
 }
 
-/// What it said, when it failed.
-fn scenario(name: &str) -> anyhow::Result<Option<String>> {
+/// What it said; as an error, when it failed.
+fn scenario(name: &str) -> anyhow::Result<Result<String, String>> {
     let path = Path::new("/tmp/said");
     let said = File::create(path)?;
     let mut suite = Command::new(SUITE);
@@ -147,12 +170,12 @@ fn scenario(name: &str) -> anyhow::Result<Option<String>> {
     let mut said = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
     match status {
         // Not a scenario that is ignored, nor a name that there is not.
-        Some(status) if status.success() && said.contains("1 passed") => return Ok(None),
+        Some(status) if status.success() && said.contains("1 passed") => return Ok(Ok(said)),
         Some(status) => said.push_str(&format!("\n{name} ended with {status}")),
         None => said.push_str(&format!("\n{name} still ran after {SCENARIO_PATIENCE:?}")),
     }
     let from = said.char_indices().map(|(at, _)| at).find(|at| said.len() - at <= MOST_SAID).unwrap_or(0);
-    Ok(Some(said.get(from..).unwrap_or_default().to_owned()))
+    Ok(Err(said.get(from..).unwrap_or_default().to_owned()))
 }
 
 fn one_line(text: &str) -> String {
