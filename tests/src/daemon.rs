@@ -309,6 +309,13 @@ impl Status {
         self.text("/capture/backend").filter(|backend| !backend.is_empty())
     }
 
+    /// How often the kernel did not run a program that it should have run.
+    #[must_use]
+    pub fn missed_runs(&self) -> u64 {
+        let programs = self.0.pointer("/capture/missed_runs").and_then(Value::as_object).into_iter().flatten();
+        programs.filter_map(|(_, count)| count.as_u64()).sum()
+    }
+
     /// Instructions that the verifier went through, by program; none where the kernel does not count them.
     pub fn verified_instructions(&self) -> impl Iterator<Item = (&str, u64)> {
         let programs = self.0.pointer("/capture/verified_instructions").and_then(Value::as_object).into_iter().flatten();

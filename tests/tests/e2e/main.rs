@@ -6,6 +6,7 @@
 mod capture;
 mod clients;
 mod delivery;
+mod kernel;
 mod load;
 mod oracle;
 mod record;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         wire::scenarios(),
         unseen::scenarios(),
         delivery::scenarios(),
+        kernel::scenarios(),
         record::scenarios(),
         load::scenarios(),
         oracle::scenarios(),

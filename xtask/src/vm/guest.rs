@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How `tests/src/bin/guest_init.rs` begins its lines.
 const MARK: &str = "guest: ";
 /// For a whole guest; far beyond what one takes.
-const PATIENCE: Duration = Duration::from_secs(45 * 60);
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// Waiting in the tests, against that of a real machine.
 const SLOWNESS: u32 = 10;
 
@@ -21,7 +21,6 @@ const SLOWNESS: u32 = 10;
 pub(super) struct Guest<'a> {
     pub(super) qemu: &'a Qemu,
     pub(super) kernel: &'a Kernel,
-    pub(super) backend: &'a str,
     pub(super) initramfs: &'a Path,
     /// Where its console goes.
     pub(super) folder: &'a Path,
@@ -42,10 +41,22 @@ pub(super) struct Told {
     user_space: bool,
     /// What `uname -r` says.
     pub(super) kernel: Option<String>,
+    /// Why nothing could be run.
+    pub(super) broken: Option<String>,
+    /// Each backend's run that was begun.
+    pub(super) runs: Vec<Run>,
+}
+
+/// What came of one backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) backend: String,
     /// By which hooks the daemon captured.
-    pub(super) backend: Option<String>,
-    /// Each scenario that ended, and whether it passed.
-    pub(super) scenarios: Vec<(String, bool)>,
+    pub(super) hooks: Option<String>,
+    /// Each program that the kernel loaded, and how many instructions its verifier went through.
+    pub(super) verified: Vec<(String, String)>,
+    /// Each scenario that ended, whether it passed, and in how many seconds.
+    pub(super) scenarios: Vec<(String, bool, u64)>,
     pub(super) verdict: Option<Verdict>,
 }
 
@@ -63,7 +74,7 @@ impl Guest<'_> {
     /// Never repeated once user space was reached; a QEMU that ends before is started a second time.
     pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let console = self.folder.join(format!("{}-{}.log", self.kernel.version, self.backend));
+        let console = self.folder.join(format!("{}.log", self.kernel.version));
         let mut told = self.boot(&console)?;
         let retried = !told.user_space;
         if retried {
@@ -76,8 +87,7 @@ impl Guest<'_> {
     fn boot(&self, console: &Path) -> anyhow::Result<Told> {
         let words = format!(
             "console=ttyS0 quiet loglevel=4 panic=-1 tsc=nowatchdog \
-             S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_TEST_BACKEND={} S3AUDITD_PATIENCE={SLOWNESS}",
-            self.backend
+             S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}"
         );
         let mut command = self.qemu.boot(&self.kernel.image, self.initramfs, &words)?;
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;
@@ -101,18 +111,34 @@ impl Told {
         // The kernel may have begun the line.
         for words in console.lines().filter_map(|line| line.trim_end().split_once(MARK)).map(|(_, words)| words) {
             let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
-            let name = || rest.split(' ').next().unwrap_or_default().to_owned();
-            match kind {
-                "user" => told.user_space = true,
-                "kernel" => told.kernel = Some(rest.to_owned()),
-                "backend" => told.backend = Some(rest.to_owned()),
-                "passed" => told.scenarios.push((name(), true)),
-                "failed" => told.scenarios.push((name(), false)),
-                "verdict" => told.verdict = Some(Verdict::read(rest)),
-                _ => {}
+            match (kind, told.runs.last_mut()) {
+                ("user", _) => told.user_space = true,
+                ("kernel", _) => told.kernel = Some(rest.to_owned()),
+                ("broken", _) => told.broken = Some(rest.to_owned()),
+                ("run", _) => told.runs.push(Run { backend: rest.to_owned(), ..Run::default() }),
+                (_, Some(run)) => run.tell(kind, rest),
+                (_, None) => {}
             }
         }
         told
+    }
+}
+
+impl Run {
+    fn tell(&mut self, kind: &str, rest: &str) {
+        let (name, number) = rest.split_once(' ').unwrap_or((rest, ""));
+        let name = name.to_owned();
+        match kind {
+            "hooks" => self.hooks = Some(name),
+            "verified" => self.verified.push((name, number.to_owned())),
+            "passed" | "failed" => self.scenarios.push((name, kind == "passed", number.parse().unwrap_or(0))),
+            "verdict" => self.verdict = Some(Verdict::read(rest)),
+            _ => {}
+        }
+    }
+
+    pub(super) fn seconds(&self) -> u64 {
+        self.scenarios.iter().map(|(.., seconds)| seconds).sum()
     }
 }
 
@@ -135,18 +161,22 @@ mod tests {
 
     #[test]
     fn a_console_is_read() {
-        let console = "SeaBIOS\r\nguest: user space\r\nguest: kernel 6.1.0\r\nguest: backend hooks\r\n\
-                       guest: passed a::b 3\r\nsome words\r\n[   1.0] guest: failed a::c 4\r\nguest: verdict passed 1 failed 1\r\n";
-        let expected = Told {
-            user_space: true,
-            kernel: Some("6.1.0".to_owned()),
-            backend: Some("hooks".to_owned()),
-            scenarios: vec![("a::b".to_owned(), true), ("a::c".to_owned(), false)],
+        let console = "SeaBIOS\r\nguest: user space\r\nguest: kernel 6.1.0\r\nguest: run one\r\nguest: verified p 12\r\n\
+                       guest: hooks one 5\r\nguest: passed a::b 3\r\nsome words\r\n[   1.0] guest: failed a::c 4\r\n\
+                       guest: verdict passed 1 failed 1\r\nguest: run two\r\nguest: verdict refused no way\r\nguest: run three\r\n";
+        let run = |backend: &str| Run { backend: backend.to_owned(), ..Run::default() };
+        let one = Run {
+            hooks: Some("one".to_owned()),
+            verified: vec![("p".to_owned(), "12".to_owned())],
+            scenarios: vec![("a::b".to_owned(), true, 3), ("a::c".to_owned(), false, 4)],
             verdict: Some(Verdict::Ran { passed: 1, failed: 1 }),
+            ..run("one")
         };
+        let two = Run { verdict: Some(Verdict::Refused("no way".to_owned())), ..run("two") };
+        let expected =
+            Told { user_space: true, kernel: Some("6.1.0".to_owned()), broken: None, runs: vec![one, two, run("three")] };
         assert_eq!(Told::read(console), expected);
         assert_eq!(Told::read("Kernel panic\r\n"), Told::default());
-        assert_eq!(Verdict::read("refused no way"), Verdict::Refused("no way".to_owned()));
         assert_eq!(Verdict::read("passed many"), Verdict::Broken("passed many".to_owned()));
     }
 }
