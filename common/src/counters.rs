@@ -93,10 +93,10 @@ pub const COPYING_PROGRAMS: u32 = 3;
 /// How many slots the array has.
 pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::BANK;
 
-/// Where a program counts.
+/// Where a [`Program`] counts.
 #[must_use]
-pub const fn counter_slot(program: Program, counter: KernelCounter) -> u32 {
-    program as u32 * KernelCounter::BANK + counter as u32
+pub const fn counter_slot(program: u32, counter: KernelCounter) -> u32 {
+    program * KernelCounter::BANK + counter as u32
 }
 
 #[cfg(test)]

@@ -150,5 +150,5 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     unsafe { fill(header, origin, kind, origin.tcp.sent_to().wrapping_sub(not_bytes)) };
     let seq = origin.tcp.received_to();
     // SAFETY: the context is the running program's own.
-    unsafe { output_unseen(context.as_ptr(), origin.program, header, seq, 0, Unseen::Seen, origin.state) };
+    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, Unseen::Seen, origin.state) };
 }

@@ -107,6 +107,12 @@ pub fn header(program: Program) -> Option<*mut Header> {
 /// Adds to that program's counter on this CPU.
 #[inline(always)]
 pub fn count(program: Program, counter: KernelCounter, amount: u64) {
+    count_of(program as u32, counter, amount);
+}
+
+/// The same of a `Program` that was kept as a number.
+#[inline(always)]
+pub fn count_of(program: u32, counter: KernelCounter, amount: u64) {
     if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(program, counter)) {
         // SAFETY: nobody but this program on this CPU writes the slot, and it cannot interrupt itself.
         unsafe { *slot += amount }

@@ -2,7 +2,8 @@
 
 use crate::{
     emit::{Origin, Output, count_lost_bytes, fill, output, output_unseen},
-    maps::{Scratch, WINDOWS, count, scratch},
+    maps::{Scratch, WINDOWS, count, count_of, scratch},
+    watch::connection,
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use core::{
@@ -10,7 +11,7 @@ use core::{
     mem::MaybeUninit,
 };
 use s3auditd_common::{
-    counters::KernelCounter,
+    counters::{KernelCounter, Program},
     sample::{
         Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, WINDOW_STEP_BYTES, Window,
         WindowKind, window_key,
@@ -104,14 +105,15 @@ pub unsafe fn take<const BOUNDED: bool>(
     let wanted = core::cmp::min(call.len - skip, budget);
     let source = if wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
 
-    let Some(scratch) = scratch(origin.program as u32) else { return };
+    let program = origin.program as u32;
+    let Some(scratch) = scratch(program) else { return };
     // SAFETY: the buffer is this program's own.
     let header = unsafe { &raw mut (*scratch).header };
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, call.other_seq) };
     if skip != 0 {
         // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, origin.program, header, call.seq, skip, Unseen::Skipped, origin.state) };
+        unsafe { output_unseen(context, program, header, call.seq, skip, Unseen::Skipped, origin.state) };
         if skip == call.len {
             return;
         }
@@ -119,7 +121,7 @@ pub unsafe fn take<const BOUNDED: bool>(
     if source.unseen as u8 != Unseen::Seen as u8 {
         let (seq, left) = (call.seq.wrapping_add(skip), call.len - skip);
         // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, origin.program, header, seq, left, source.unseen, origin.state) };
+        unsafe { output_unseen(context, program, header, seq, left, source.unseen, origin.state) };
         return;
     }
     let len = u64::from(call.len);
@@ -146,6 +148,11 @@ pub unsafe fn take<const BOUNDED: bool>(
         lost_full: 0,
         lost_refused: 0,
         lost_bytes: 0,
+        cookie: origin.cookie,
+        from: call.seq.wrapping_add(skip),
+        end,
+        program,
+        unlimited: u32::from(unlimited),
         seq: call.seq.wrapping_add(skip),
         faulted: 0,
     };
@@ -163,41 +170,57 @@ pub unsafe fn take<const BOUNDED: bool>(
             }
         }
     } else {
-        let mut carry = Carry { context, program: origin.program as u32 };
+        let mut carry = Carry { context, program };
         // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
         unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
     }
 
-    count(origin.program, KernelCounter::Emitted, walk.emitted);
-    count(origin.program, KernelCounter::EmittedBytes, walk.emitted_bytes);
-    count(origin.program, KernelCounter::LostRingFull, walk.lost_full);
-    count(origin.program, KernelCounter::LostRingRefused, walk.lost_refused);
-    count_lost_bytes(origin.program, walk.lost_bytes);
-    let copied = walk.seq.wrapping_sub(call.seq.wrapping_add(skip));
-    if let Some(state) = origin.state {
+    // SAFETY: the context is the running program's own, and so is the buffer.
+    unsafe { account(context, scratch) };
+}
+
+/// What became of a walk. It knows nothing but what the walk knows: whatever else were needed after the loop would make the
+/// verifier follow the loop once for each way to come to it.
+///
+/// # Safety
+/// The context and the buffer are the running program's own.
+#[inline(always)]
+unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
+    // SAFETY: the caller upholds it.
+    let (walk, header) = unsafe { (&(*scratch).walk, &raw mut (*scratch).header) };
+    let program = walk.program;
+    count_of(program, KernelCounter::Emitted, walk.emitted);
+    count_of(program, KernelCounter::EmittedBytes, walk.emitted_bytes);
+    count_of(program, KernelCounter::LostRingFull, walk.lost_full);
+    count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
+    count_lost_bytes(program, walk.lost_bytes);
+    // None: the table is full.
+    let state = connection(walk.cookie);
+    if let Some(state) = state {
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
             (*state.as_ptr()).lost = (*header).lost;
             // What was asked for does not use up the budget of what comes after.
-            if !unlimited {
-                let run = run_of(state.as_ptr(), call.direction);
-                *run = (*run).saturating_add(copied);
+            if walk.unlimited == 0 {
+                let direction =
+                    if program == Program::Received as u32 { Direction::Received } else { Direction::Sent };
+                let run = run_of(state.as_ptr(), direction);
+                *run = (*run).saturating_add(walk.seq.wrapping_sub(walk.from));
             }
         }
     }
-    let left = end.wrapping_sub(walk.seq);
+    let left = walk.end.wrapping_sub(walk.seq);
     if left != 0 {
         let why = if walk.faulted != 0 {
-            count(origin.program, KernelCounter::Faults, 1);
+            count_of(program, KernelCounter::Faults, 1);
             Unseen::Fault
         } else if walk.wanted != 0 {
             Unseen::TooManySegments
         } else {
             Unseen::Withheld
         };
-        let seq = walk.seq;
         // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, origin.program, header, seq, left, why, origin.state) };
+        unsafe { output_unseen(context, program, header, walk.seq, left, why, state) };
     }
 }
 
@@ -324,6 +347,14 @@ pub struct Walk {
     lost_full: u64,
     lost_refused: u64,
     lost_bytes: u64,
+    /// Whose bytes, and where those that are wanted begin and end.
+    cookie: u64,
+    from: u32,
+    end: u32,
+    /// `Program`.
+    program: u32,
+    /// The run budget does not apply.
+    unlimited: u32,
     /// Where the buffer's first byte stands.
     seq: u32,
     faulted: u32,

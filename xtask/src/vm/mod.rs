@@ -48,7 +48,7 @@ const BACKENDS: &[Backend] = &[
     },
     Backend { name: "fexit", since: "5.10", scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"] },
     Backend { name: "kprobe", since: "5.10", scenarios: &["unseen::a_body_that_goes_out_by_sendfile"] },
-    Backend { name: "syscall", since: "6.1", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
+    Backend { name: "syscall", since: "5.10", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
 ];
 
 /// What of the matrix.
