@@ -198,6 +198,18 @@ pub enum FileChoice {
     Skip,
 }
 
+impl FileChoice {
+    /// For a command that needs one value: with that `at_hand` no file is read, which only root may be able to.
+    #[must_use]
+    pub fn unless(at_hand: bool, given: Option<PathBuf>) -> Self {
+        match given {
+            _ if at_hand => Self::Skip,
+            Some(path) => Self::Given(path),
+            None => Self::Usual,
+        }
+    }
+}
+
 /// A configuration with what is to be said of it.
 #[derive(Debug)]
 pub struct Loaded {

@@ -9,6 +9,7 @@ use crate::config::token::Secret;
 use managed::Webhook;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -92,6 +93,9 @@ impl Control {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
+        }
+        if let Some(directory) = path.parent() {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         // Whoever comes in before this line is turned away by `is_allowed`.

@@ -18,5 +18,6 @@ pub mod replay;
 pub mod spool;
 pub mod status;
 pub mod stream;
+mod task;
 pub mod verify;
 pub mod writer;

@@ -48,7 +48,7 @@ kernel_losses! {
     /// Samples that were read from the ring and make no sense.
     Undecodable = "undecodable", |capture| capture.cpus.iter().map(|cpu| cpu.undecodable).sum();
     /// Runs of a program that the kernel skipped.
-    MissedRun = "missed_run", |capture| capture.missed_runs.values().sum();
+    MissedRun = "missed_runs", |capture| capture.missed_runs.values().sum();
     /// Connections whose state found no room in the kernel's table.
     TableFull = "connection_table_full", |capture| capture.counter(KernelCounter::TableFull);
     /// Windows that found no room in the kernel's table.
@@ -145,6 +145,6 @@ mod tests {
         let of = |loss: &LossCount| (loss.cause.clone(), loss.count);
         let some = counts(&capture, &BTreeMap::from([("evicted".to_owned(), 5)]), &Books::default());
         let some: Vec<_> = some.iter().filter(|loss| loss.count > 0).map(of).collect();
-        assert_eq!(some, [("missed_run", 2), ("window_refused", 3), ("evicted", 5)].map(|(n, c)| (n.to_owned(), c)));
+        assert_eq!(some, [("missed_runs", 2), ("window_refused", 3), ("evicted", 5)].map(|(n, c)| (n.to_owned(), c)));
     }
 }

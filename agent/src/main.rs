@@ -142,6 +142,15 @@ fn sources(configuration: Configuration) -> Sources {
     Sources { file, flags: configuration.flags, variables: config::environment() }
 }
 
+fn log_to_stderr(loaded: &Loaded) {
+    // The filter was parsed when the configuration was; standard output belongs to the records.
+    let filter = EnvFilter::new(&loaded.config.log);
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// What `run` needs besides a configuration that can be read.
 fn check_run(config: &Config) -> Result<(), Failure> {
     config.check_run().map_err(usage)?;
@@ -157,11 +166,7 @@ fn run(arguments: RunArguments) -> Result<(), Failure> {
     let sources = sources(arguments.configuration);
     let loaded = sources.load().map_err(usage)?;
     check_run(&loaded.config)?;
-    // The filter was parsed when the configuration was; standard output belongs to the records.
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&loaded.config.log)).with_writer(std::io::stderr).init();
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
+    log_to_stderr(&loaded);
     daemon::run(sources, loaded, arguments.record.as_deref()).map_err(|error| Failure(error.exit(), error.to_string()))
 }
 
@@ -205,12 +210,7 @@ fn validate(configuration: Configuration) -> Result<(), Failure> {
 }
 
 fn show_status(arguments: StatusArguments) -> Result<(), Failure> {
-    // With the address at hand no file is needed, which only root may be able to read.
-    let file = match (&arguments.metrics_listen, arguments.config) {
-        (Some(_), _) => FileChoice::Skip,
-        (None, Some(path)) => FileChoice::Given(path),
-        (None, None) => FileChoice::Usual,
-    };
+    let file = FileChoice::unless(arguments.metrics_listen.is_some(), arguments.config);
     let flags = Flags { metrics_listen: arguments.metrics_listen, ..Flags::default() };
     let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
     let Some(address) = config.metrics_listen else {

@@ -6,12 +6,12 @@ use crate::queue::{BatchLimits, Consumer, Entry};
 use crate::spool::{Appended, GivenUp, Mark, RefusedCause, Spool};
 use crate::stream::chain::Sealed;
 use crate::stream::gaps::RecordLoss;
+use crate::task::whole;
 use s3auditd_rebuild::record::event::{SequenceRange, Stage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinError;
 use uuid::Uuid;
 
 /// How often is looked for what the spool has given up.
@@ -196,13 +196,5 @@ fn loss(cause: DropCause, endpoint: Option<&str>, records: u64, sequences: Vec<S
         sequences,
         first_ns: now_ns,
         last_ns: now_ns,
-    }
-}
-
-/// A task that panicked takes this one along: what it held cannot be accounted for any more.
-fn whole<T>(ended: Result<T, JoinError>) -> T {
-    match ended {
-        Ok(ended) => ended,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door to building, running and testing s3auditd. One file per command.
 
+mod bench;
 mod corpus;
 mod fetch;
 mod fuzz;
@@ -28,6 +29,8 @@ enum Command {
     Run(run::Args),
     /// Runs all tests: format, lints, unit tests, then end to end on this machine's kernel
     Test(test::Args),
+    /// Measures what the probes cost, with and without the daemon
+    Bench(bench::Args),
     /// Brings the gateways and clients of the end-to-end tests into a cache outside the checkout
     Fetch,
     /// Feeds arbitrary input to every parser of outside bytes
@@ -43,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Setup => Ok(()),
         Command::Run(args) => run::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Fetch => fetch::run().map(|_| ()),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Corpus(args) => corpus::run(&args),

@@ -4,6 +4,7 @@ use crate::{Failure, print, usage};
 use clap::Subcommand;
 use s3auditd::config::keys::Flags;
 use s3auditd::config::{self, FileChoice};
+use s3auditd::daemon::drain::{self, Drained};
 use s3auditd::exit::Exit;
 use s3auditd::spool::tool::{self, ToolError};
 use std::fs::OpenOptions;
@@ -17,6 +18,8 @@ pub(crate) enum SpoolCommand {
     Inspect(InspectArguments),
     /// Writes the records that are kept as JSON lines, byte for byte, and deletes nothing.
     Export(ExportArguments),
+    /// Delivers what is kept, without capturing anything; no daemon may run on the spool. Ends when nothing is left.
+    Drain(Box<crate::Configuration>),
 }
 
 #[derive(clap::Args)]
@@ -57,16 +60,12 @@ pub(crate) fn run(command: SpoolCommand) -> Result<(), Failure> {
     match command {
         SpoolCommand::Inspect(arguments) => inspect_spool(arguments),
         SpoolCommand::Export(arguments) => export_spool(arguments),
+        SpoolCommand::Drain(configuration) => drain_spool(*configuration),
     }
 }
 
 fn spool_dir(place: SpoolPlace) -> Result<PathBuf, Failure> {
-    // With the directory at hand no file is needed.
-    let file = match (&place.spool_dir, place.config) {
-        (Some(_), _) => FileChoice::Skip,
-        (None, Some(path)) => FileChoice::Given(path),
-        (None, None) => FileChoice::Usual,
-    };
+    let file = FileChoice::unless(place.spool_dir.is_some(), place.config);
     let flags = Flags { spool_dir: place.spool_dir, ..Flags::default() };
     let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
     config.spool_dir.ok_or_else(|| Failure(Exit::Usage, "spool-dir is off: there is no spool".to_owned()))
@@ -105,4 +104,14 @@ fn export_spool(arguments: ExportArguments) -> Result<(), Failure> {
     let told = format!("s3auditd: {records} records of {frames} frames; {corrupt_frames} frames are damaged");
     let _gone = writeln!(std::io::stderr(), "{told}");
     Ok(())
+}
+
+fn drain_spool(configuration: crate::Configuration) -> Result<(), Failure> {
+    let sources = crate::sources(configuration);
+    let loaded = sources.load().map_err(usage)?;
+    crate::log_to_stderr(&loaded);
+    let drained = drain::drain(sources, loaded).map_err(|error| Failure(error.exit(), error.to_string()))?;
+    let Drained { delivered, filtered, dropped, left } = drained;
+    print(&format!("{delivered} delivered, {filtered} left out by filters, {dropped} given up, {left} left\n"))?;
+    if left == 0 { Ok(()) } else { Err(Failure(Exit::Undelivered, format!("{left} records are left in the spool"))) }
 }

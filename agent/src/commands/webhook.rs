@@ -60,11 +60,7 @@ pub(crate) fn run(command: WebhookCommand) -> Result<(), Failure> {
         WebhookCommand::Disable(daemon) => (Request::Disable, daemon),
         WebhookCommand::Show(daemon) => (Request::Show, daemon),
     };
-    let file = match (&daemon.control_socket, daemon.config) {
-        (Some(_), _) => FileChoice::Skip,
-        (None, Some(path)) => FileChoice::Given(path),
-        (None, None) => FileChoice::Usual,
-    };
+    let file = FileChoice::unless(daemon.control_socket.is_some(), daemon.config);
     let flags = Flags { control_socket: daemon.control_socket, ..Flags::default() };
     let config = config::load(&file, flags, &config::environment()).map_err(usage)?.config;
     let Some(path) = config.control_socket else {

@@ -134,7 +134,7 @@ keys! {
     /// Host names of the gateway: `bucket.NAME` is then a bucket in virtual-host style.
     domain: Vec<String> = "", "NAME,...", value::domains;
     /// Unix socket for `s3auditd webhook`, for root only, or "off".
-    control_socket: Option<PathBuf> = "/run/s3auditd.sock", "FILE|off", value::path_or_off;
+    control_socket: Option<PathBuf> = "/run/s3auditd/control.sock", "FILE|off", value::path_or_off;
     /// Address of /metrics, /health and /status, or "off".
     metrics_listen: Option<SocketAddr> = "127.0.0.1:9466", "ADDR|off", value::listener;
 

@@ -45,6 +45,11 @@ impl Settings {
         &self.config
     }
 
+    /// Whether `s3auditd webhook` has switched the default endpoint off.
+    pub(super) fn is_disabled(&self) -> bool {
+        self.managed.disabled
+    }
+
     /// See [`Wanted::open`].
     pub(super) fn wanted(&self) -> Result<Wanted, crate::deliver::webhook::WebhookError> {
         Wanted::open(&self.config.endpoints, self.managed.disabled)
@@ -140,9 +145,9 @@ impl Manager {
         match self.try_manage(managed, verify).await {
             Ok(done) => {
                 info!(source, done, "the webhook has changed");
-                let mut changes = vec![self.changed("webhook", old, self.default_endpoint())];
+                let mut changes = vec![changed("webhook", old, self.default_endpoint())];
                 if given.is_some_and(|given| given.auth_token.is_some() || given.auth_token_file.is_some()) {
-                    changes.push(self.changed("auth-token", "(redacted)".to_owned(), "(redacted)".to_owned()));
+                    changes.push(changed("auth-token", "(redacted)".to_owned(), "(redacted)".to_owned()));
                 }
                 self.say(source, &changes, None, None);
                 Reply::Done(done)
@@ -192,11 +197,6 @@ impl Manager {
         }
     }
 
-    #[expect(clippy::unused_self, reason = "reads as what it is about")]
-    fn changed(&self, key: &str, old: String, new: String) -> Change {
-        Change { key: key.to_owned(), old, new, live: true }
-    }
-
     fn show(&self) -> String {
         let status = self.health.status();
         let from = match (&self.settings.managed.webhook, self.settings.managed.disabled) {
@@ -230,6 +230,10 @@ impl Manager {
         };
         self.notices.put(Notice::Configuration { said, settings });
     }
+}
+
+fn changed(key: &str, old: String, new: String) -> Change {
+    Change { key: key.to_owned(), old, new, live: true }
 }
 
 fn make_directory(directory: &PathBuf) -> std::io::Result<()> {

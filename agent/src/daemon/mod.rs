@@ -9,6 +9,7 @@
 
 mod audit;
 mod coverage;
+pub mod drain;
 mod endpoints;
 mod manager;
 mod recovery;
@@ -128,12 +129,14 @@ impl RunError {
             ) => Exit::Kernel,
             // Files that the configuration names; the recording's was named by who started us.
             Self::Webhook(_)
-            | Self::Spool(_)
+            | Self::Spool(SpoolError::Directory { .. } | SpoolError::Open { .. } | SpoolError::Locked { .. })
             | Self::DeadLetter(_)
             | Self::Key(_)
             | Self::Managed(_)
             | Self::Record { .. } => Exit::Usage,
-            Self::Attach(AttachError::Ring { .. } | AttachError::System { .. })
+            // A full disk, for example: it may heal by itself, so whoever restarts us is to go on with it.
+            Self::Spool(SpoolError::Database { .. } | SpoolError::NoReader(_))
+            | Self::Attach(AttachError::Ring { .. } | AttachError::System { .. })
             | Self::System { .. }
             | Self::Died { .. } => Exit::Internal,
             Self::Undelivered { .. } => Exit::Undelivered,

@@ -20,6 +20,7 @@ use crate::config::Order;
 use crate::config::endpoint::Endpoint;
 use crate::ledger::{Count, DropCause, Ledger};
 use crate::spool::{Frame, GivenUp, Spool, SpoolError};
+use crate::task::whole;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -408,13 +409,5 @@ fn put_away(name: &str, file: Option<&DeadLetter>, batch: &Batch, refusal: Refus
             tracing::error!(endpoint = name, %error, "a refused record is lost");
             cause
         }
-    }
-}
-
-/// A task that panicked takes this one along: what it held cannot be accounted for any more.
-fn whole<T>(ended: Result<T, JoinError>) -> T {
-    match ended {
-        Ok(ended) => ended,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

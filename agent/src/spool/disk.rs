@@ -224,8 +224,8 @@ impl Disk {
                     None => None,
                 },
                 Ok(None) => None,
-                Err(Fault::Io(problem)) => return Err(self.failed(&Fault::Io(problem))),
-                Err(fault) => Some(fault),
+                Err(fault @ Fault::Corrupt(_)) => Some(fault),
+                Err(fault) => return Err(self.failed(&fault)),
             };
             self.discard(number, fault)?;
             after = number;

@@ -23,11 +23,12 @@ pub(super) fn open(dir: &Path, sync: SpoolSync, newest: u64) -> Result<(Database
     });
     match sound {
         Ok((database, contents)) => Ok((database, contents, None)),
-        Err(Fault::NoSpace) => Err(Fault::NoSpace),
-        Err(fault) => {
+        Err(fault @ Fault::Corrupt(_)) => {
             let (database, contents, aside) = salvage(dir, sync, newest, &fault)?;
             Ok((database, contents, Some(aside)))
         }
+        // Busy, full, or a disk that fails: nothing that a new database would mend.
+        Err(fault) => Err(fault),
     }
 }
 

@@ -1,4 +1,10 @@
 //! The spool against a model, damage, SIGKILL, a full disk and a second process.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic in a test is the report of its failure"
+)]
 
 mod damage;
 mod full;

@@ -6,6 +6,7 @@ mod disk;
 mod endpoints;
 mod outage;
 mod ring;
+mod spool;
 
 use crate::Scenario;
 use s3auditd_tests::daemon::{Daemon, Status};
@@ -18,6 +19,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("silence::a_ring_of_two_pages", ring::two_pages),
         Scenario::new("silence::a_full_disk", disk::full),
         Scenario::new("silence::each_endpoint_has_its_own_place_and_filter", endpoints::two),
+        Scenario::new("silence::the_spool_by_hand", spool::by_hand),
         Scenario::new("silence::the_webhook_command", control::webhook),
         Scenario::new("silence::sighup_takes_a_good_configuration_and_keeps_the_old_one", control::sighup),
     ]

@@ -61,7 +61,7 @@ pub(super) fn half() -> anyhow::Result<()> {
     anyhow::ensure!(ended.status.success(), "{}\n{}", ended.status, ended.stderr);
 
     let stream = receiver.stream()?;
-    anyhow::ensure!(receiver.taken() > stream.kinds.values().sum::<u64>() as usize, "no batch was sent twice");
+    anyhow::ensure!(receiver.taken() as u64 > stream.kinds.values().sum::<u64>(), "no batch was sent twice");
     anyhow::ensure!(stream.repeated == 0, "{} records came under two keys", stream.repeated);
     stream.has_exactly(flood.keys())?;
     let unexplained = stream.unexplained();
