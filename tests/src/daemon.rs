@@ -318,7 +318,8 @@ impl Status {
 
     /// Instructions that the verifier went through, by program; none where the kernel does not count them.
     pub fn verified_instructions(&self) -> impl Iterator<Item = (&str, u64)> {
-        let programs = self.0.pointer("/capture/verified_instructions").and_then(Value::as_object).into_iter().flatten();
+        let programs =
+            self.0.pointer("/capture/verified_instructions").and_then(Value::as_object).into_iter().flatten();
         programs.filter_map(|(program, count)| Some((program.as_str(), count.as_u64()?)))
     }
 

@@ -89,7 +89,11 @@ fn run_all() -> anyhow::Result<()> {
     println!("{MARK} kernel {}", kernel.trim());
     for (backend, _) in wanted()? {
         println!("{MARK} run {backend}");
-        Command::new(INIT).arg(&backend).env(backend::VARIABLE, &backend).status().context("starting this program again")?;
+        Command::new(INIT)
+            .arg(&backend)
+            .env(backend::VARIABLE, &backend)
+            .status()
+            .context("starting this program again")?;
     }
     Ok(())
 }
@@ -98,7 +102,8 @@ fn run_all() -> anyhow::Result<()> {
 fn wanted() -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let text = std::fs::read_to_string(SCENARIOS)?;
     let mut lines = text.lines().map(|line| line.split(' ').map(str::to_owned));
-    Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect()))).collect())
+    Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect())))
+        .collect())
 }
 
 /// The verdict's words: a refusal of the kernel, or how many passed.

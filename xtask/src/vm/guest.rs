@@ -173,8 +173,12 @@ mod tests {
             ..run("one")
         };
         let two = Run { verdict: Some(Verdict::Refused("no way".to_owned())), ..run("two") };
-        let expected =
-            Told { user_space: true, kernel: Some("6.1.0".to_owned()), broken: None, runs: vec![one, two, run("three")] };
+        let expected = Told {
+            user_space: true,
+            kernel: Some("6.1.0".to_owned()),
+            broken: None,
+            runs: vec![one, two, run("three")],
+        };
         assert_eq!(Told::read(console), expected);
         assert_eq!(Told::read("Kernel panic\r\n"), Told::default());
         assert_eq!(Verdict::read("passed many"), Verdict::Broken("passed many".to_owned()));

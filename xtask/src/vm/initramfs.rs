@@ -37,7 +37,7 @@ pub(super) fn write(place: &Path, programs: &[(&str, &Path)], text: (&str, &str)
         archive.folder(Path::new(folder))?;
     }
     archive.finish()?;
-    Ok(())
+    Ok(fs::remove_dir_all(&aside)?)
 }
 
 /// Where the loader finds what a program is linked with, the loader itself included; none for a static one.

@@ -105,7 +105,8 @@ pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
     let programs = [("init", built("guest_init", false)?), ("s3auditd", built("s3auditd", false)?), ("e2e", suite()?)];
     let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
     // A line for each backend.
-    let lines: Vec<_> = plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
+    let lines: Vec<_> =
+        plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
     initramfs::write(&initramfs, &programs, ("scenarios", &lines.join("\n")))?;
     let ready = started.elapsed();
 
@@ -120,7 +121,8 @@ pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
                         let Some(kernel) = next else { return anyhow::Ok(()) };
                         let outcome = Guest { qemu: &qemu, kernel, initramfs: &initramfs, folder: &folder }.run()?;
                         let took = outcome.took.as_secs();
-                        let again = if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
+                        let again =
+                            if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
                         eprintln!("test: vm: {} has ended ({took} s{again})", kernel.version);
                         let cells = cells(kernel, &outcome, &plan);
                         cells.iter().for_each(Cell::tell);

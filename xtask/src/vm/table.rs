@@ -5,7 +5,8 @@ use super::guest::Verdict;
 use std::fmt::Write as _;
 
 pub(super) fn markdown(cells: &[Cell]) -> String {
-    let mut page = "| kernel | backend | scenarios | seconds | instructions that the verifier went through |\n".to_owned();
+    let mut page =
+        "| kernel | backend | scenarios | seconds | instructions that the verifier went through |\n".to_owned();
     page.push_str("| --- | --- | --- | --- | --- |\n");
     for cell in cells {
         let verified: Vec<_> = cell.run.verified.iter().map(|(program, count)| format!("{program} {count}")).collect();
