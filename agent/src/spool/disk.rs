@@ -17,6 +17,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -429,7 +430,11 @@ impl Room {
 }
 
 /// Writes once a second what is due; ends when it is dropped.
-pub(super) struct Ticker(#[expect(dead_code, reason = "dropping it tells the thread to end")] Sender<()>);
+pub(super) struct Ticker {
+    /// Dropped first: that ends the thread.
+    running: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Ticker {
     pub(super) fn start(disk: &Arc<Disk>) -> Result<Self, SpoolError> {
@@ -442,6 +447,18 @@ impl Ticker {
                 disk.tick();
             }
         });
-        started.map(|_| Self(ticker)).map_err(|source| SpoolError::Directory { dir, source })
+        let thread = started.map_err(|source| SpoolError::Directory { dir, source })?;
+        Ok(Self { running: Some(ticker), thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    /// Waits: as long as the thread ticks it holds the directory's lock, and the next one to open it would be refused.
+    fn drop(&mut self) {
+        self.running = None;
+        if let Some(thread) = self.thread.take() {
+            // A tick that panicked has logged it.
+            let _ended = thread.join();
+        }
     }
 }

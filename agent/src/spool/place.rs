@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Held as long as it lives; the kernel lets go when the process ends, however it ends.
 #[derive(Debug)]
@@ -35,11 +36,22 @@ pub(super) fn prepare(dir: &Path) -> Result<(), SpoolError> {
     Ok(())
 }
 
+/// A daemon that is just ending, or a child on its way from fork to exec, may hold the lock for a moment more.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
 /// Takes the directory for this process.
 pub(super) fn lock(dir: &Path) -> Result<Lock, SpoolError> {
     let failed = |source| SpoolError::Directory { dir: dir.to_owned(), source };
     let mut file = private_file(&dir.join("lock")).map_err(failed)?;
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    for _ in 0..LOCK_ATTEMPTS {
+        if let Err(TryLockError::WouldBlock) = locked {
+            std::thread::sleep(LOCK_WAIT);
+            locked = file.try_lock();
+        }
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
