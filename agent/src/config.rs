@@ -34,6 +34,20 @@ value::named! {
         Aws = "aws",
     }
 
+    /// How sockets are hooked.
+    BackendChoice {
+        /// The best that the kernel takes.
+        Auto = "auto",
+        /// Typed tracepoints of sockets (6.3).
+        SocketTracepoints = "socket-tracepoints",
+        /// Programs at the end of TCP's functions.
+        Fexit = "fexit",
+        /// Kprobes at their entry and return.
+        Kprobe = "kprobe",
+        /// The end of system calls.
+        Syscall = "syscall",
+    }
+
     /// Which headers and query parameters keep their values in a record.
     RedactMode {
         /// All that are not known as secret.

@@ -72,22 +72,31 @@ pub enum Program {
     Received = 0,
     /// Sends.
     Sent = 1,
+    /// Sends of whole pages, which before 6.5 have a function of their own.
+    PagesSent = 2,
     /// Changes of a connection's state.
-    StateChanged = 2,
+    StateChanged = 3,
     /// Ends of sockets.
-    Destroyed = 3,
+    Destroyed = 4,
+    /// As `StateChanged`, in an interrupt that came while that one ran (docs/decisions/0006-programs-alone.md).
+    StateChangedInside = 5,
+    /// As `Destroyed`, likewise.
+    DestroyedInside = 6,
 }
 
 /// How many programs there are.
-pub const PROGRAMS: u32 = 4;
+pub const PROGRAMS: u32 = 7;
+
+/// How many of them, the first ones, copy payload.
+pub const COPYING_PROGRAMS: u32 = 3;
 
 /// How many slots the array has.
 pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::BANK;
 
-/// Where a program counts.
+/// Where a [`Program`] counts.
 #[must_use]
-pub const fn counter_slot(program: Program, counter: KernelCounter) -> u32 {
-    program as u32 * KernelCounter::BANK + counter as u32
+pub const fn counter_slot(program: u32, counter: KernelCounter) -> u32 {
+    program * KernelCounter::BANK + counter as u32
 }
 
 #[cfg(test)]

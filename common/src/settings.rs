@@ -49,13 +49,34 @@ pub struct Constants {
     pub agent_tgid: u32,
     /// Bit of `SOCK_DONE` in a socket's flags: the peer's FIN has arrived (`enum sock_flags`).
     pub sock_done_bit: u32,
+    /// 1: sockets are known by numbers of our own, because a program of the backend cannot ask for the kernel's cookie.
+    pub own_numbers: u32,
+    /// How many parameters `tcp_recvmsg` has: `sk, msg, len, flags`, then `addr_len` (it is gone in 7.2), and before 5.19
+    /// `nonblock` in front of `flags`.
+    pub receive_parameters: u32,
+    /// Bits of `iov_iter`'s type that tell the type (the lowest one was the direction before 5.14).
+    pub iter_mask: u32,
+    /// `ITER_IOVEC`.
+    pub iter_iovec: u32,
+    /// `ITER_UBUF` (since 6.0), or [`ABSENT`].
+    pub iter_ubuf: u32,
 }
 
+/// The offset of a field, or the value of a constant, that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
 macro_rules! offsets {
-    ($($(#[doc = $doc:literal])+ $field:ident : $structure:literal . $path:literal,)+) => {
+    (@resolve $resolve:ident $structure:literal [$path:literal $(| $other:literal)*]) => {
+        $resolve($structure, $path)$(.or_else(|| $resolve($structure, $other)))*.ok_or(($structure, $path))?
+    };
+    (@resolve $resolve:ident $structure:literal [$path:literal or absent]) => {
+        $resolve($structure, $path).unwrap_or(ABSENT)
+    };
+    ($($(#[doc = $doc:literal])+ $field:ident : $structure:literal . [$($paths:tt)+],)+) => {
         /// Where the running kernel keeps what the programs read, in bytes, from its BTF (aya-ebpf has no CO-RE for Rust).
         ///
-        /// Passed as a read-only global, so that the verifier sees constants.
+        /// Passed as a read-only global, so that the verifier sees constants. `a | b` are a member's names in different
+        /// kernels; `or absent` is one that the programs can do without.
         #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
         #[repr(C)]
         pub struct Offsets { $($(#[doc = $doc])+ pub $field: u32,)+ }
@@ -68,7 +89,7 @@ macro_rules! offsets {
             pub fn resolve(
                 mut resolve: impl FnMut(&'static str, &'static str) -> Option<u32>,
             ) -> Result<Self, (&'static str, &'static str)> {
-                Ok(Self { $($field: resolve($structure, $path).ok_or(($structure, $path))?,)+ })
+                Ok(Self { $($field: offsets!(@resolve resolve $structure [$($paths)+]),)+ })
             }
         }
     };
@@ -76,67 +97,81 @@ macro_rules! offsets {
 
 offsets! {
     /// Address family.
-    sk_family: "sock"."__sk_common.skc_family",
+    sk_family: "sock".["__sk_common.skc_family"],
     /// Local port, host order.
-    sk_num: "sock"."__sk_common.skc_num",
+    sk_num: "sock".["__sk_common.skc_num"],
     /// Remote port, network order.
-    sk_dport: "sock"."__sk_common.skc_dport",
+    sk_dport: "sock".["__sk_common.skc_dport"],
     /// Remote IPv4 address.
-    sk_daddr: "sock"."__sk_common.skc_daddr",
+    sk_daddr: "sock".["__sk_common.skc_daddr"],
     /// Local IPv4 address.
-    sk_rcv_saddr: "sock"."__sk_common.skc_rcv_saddr",
+    sk_rcv_saddr: "sock".["__sk_common.skc_rcv_saddr"],
     /// Remote IPv6 address.
-    sk_v6_daddr: "sock"."__sk_common.skc_v6_daddr",
+    sk_v6_daddr: "sock".["__sk_common.skc_v6_daddr"],
     /// Local IPv6 address.
-    sk_v6_rcv_saddr: "sock"."__sk_common.skc_v6_rcv_saddr",
+    sk_v6_rcv_saddr: "sock".["__sk_common.skc_v6_rcv_saddr"],
     /// TCP state.
-    sk_state: "sock"."__sk_common.skc_state",
+    sk_state: "sock".["__sk_common.skc_state"],
     /// Network namespace.
-    sk_net: "sock"."__sk_common.skc_net.net",
+    sk_net: "sock".["__sk_common.skc_net.net"],
     /// Flag bits (`enum sock_flags`).
-    sk_flags: "sock"."__sk_common.skc_flags",
+    sk_flags: "sock".["__sk_common.skc_flags"],
     /// Pending error: set when the peer's RST ends a connection.
-    sk_err: "sock"."sk_err",
+    sk_err: "sock".["sk_err"],
     /// Inode number of a network namespace.
-    net_inum: "net"."ns.inum",
+    net_inum: "net".["ns.inum"],
     /// Local port, network order; unlike `skc_num` it outlives the release of the port.
-    inet_sport: "inet_sock"."inet_sport",
+    inet_sport: "inet_sock".["inet_sport"],
     /// Upper-layer protocol (kTLS and such), or null.
-    icsk_ulp_ops: "inet_connection_sock"."icsk_ulp_ops",
+    icsk_ulp_ops: "inet_connection_sock".["icsk_ulp_ops"],
     /// Next byte that the application will receive.
-    tcp_copied_seq: "tcp_sock"."copied_seq",
+    tcp_copied_seq: "tcp_sock".["copied_seq"],
     /// Next byte that the peer will send.
-    tcp_rcv_nxt: "tcp_sock"."rcv_nxt",
+    tcp_rcv_nxt: "tcp_sock".["rcv_nxt"],
     /// Next byte that the application will send.
-    tcp_write_seq: "tcp_sock"."write_seq",
+    tcp_write_seq: "tcp_sock".["write_seq"],
     /// Number of the system call.
-    regs_orig_ax: "pt_regs"."orig_ax",
+    regs_orig_ax: "pt_regs".["orig_ax"],
     /// First argument.
-    regs_di: "pt_regs"."di",
+    regs_di: "pt_regs".["di"],
     /// Second argument.
-    regs_si: "pt_regs"."si",
+    regs_si: "pt_regs".["si"],
     /// Third argument.
-    regs_dx: "pt_regs"."dx",
+    regs_dx: "pt_regs".["dx"],
     /// Code segment: tells a 32-bit caller.
-    regs_cs: "pt_regs"."cs",
+    regs_cs: "pt_regs".["cs"],
     /// Flags (`PF_*`).
-    task_flags: "task_struct"."flags",
+    task_flags: "task_struct".["flags"],
     /// Not null once the task has used io_uring.
-    task_io_uring: "task_struct"."io_uring",
+    task_io_uring: "task_struct".["io_uring" or absent],
     /// Open files.
-    task_files: "task_struct"."files",
+    task_files: "task_struct".["files"],
     /// Descriptor table.
-    files_fdt: "files_struct"."fdt",
+    files_fdt: "files_struct".["fdt"],
     /// The table's array of files.
-    fdt_fd: "fdtable"."fd",
+    fdt_fd: "fdtable".["fd"],
     /// A file's own data: the `struct socket` of a socket.
-    file_private_data: "file"."private_data",
+    file_private_data: "file".["private_data"],
     /// A file's inode.
-    file_inode: "file"."f_inode",
+    file_inode: "file".["f_inode"],
     /// An inode's type and mode.
-    inode_mode: "inode"."i_mode",
+    inode_mode: "inode".["i_mode"],
     /// A socket's `struct sock`.
-    socket_sk: "socket"."sk",
+    socket_sk: "socket".["sk"],
+    /// Transport protocol.
+    sk_protocol: "sock".["sk_protocol"],
+    /// Fourth argument of a system call.
+    regs_r10: "pt_regs".["r10"],
+    /// What kind of memory a message lies in.
+    iter_type: "msghdr".["msg_iter.iter_type" | "msg_iter.type"],
+    /// How far the current segment is used up.
+    iter_offset: "msghdr".["msg_iter.iov_offset"],
+    /// Bytes left.
+    iter_count: "msghdr".["msg_iter.count"],
+    /// The current one of the segments (an array in kernel memory).
+    iter_segments: "msghdr".["msg_iter.__iov" | "msg_iter.iov"],
+    /// The one buffer.
+    iter_buffer: "msghdr".["msg_iter.ubuf" or absent],
 }
 
 #[cfg(test)]
@@ -158,6 +193,8 @@ mod tests {
     fn an_unknown_field_is_named() {
         let failed = Offsets::resolve(|structure, _| (structure != "net").then_some(1));
         assert_eq!(failed.unwrap_err().0.to_string(), "net");
+        let older = Offsets::resolve(|_, path| (path != "msg_iter.__iov" && path != "io_uring").then_some(1)).unwrap();
+        assert_eq!((older.iter_segments, older.task_io_uring), (1, ABSENT));
         let offsets = Offsets::resolve(|_, path| u32::try_from(path.len()).ok()).unwrap();
         assert_eq!(offsets.sk_err, 6);
     }

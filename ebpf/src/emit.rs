@@ -2,7 +2,7 @@
 
 use crate::{
     kernel::TcpSock,
-    maps::{EVENTS, count},
+    maps::{EVENTS, count_of},
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -42,7 +42,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = matches!(origin.program, Program::Received | Program::Sent);
+    let in_task = matches!(origin.program, Program::Received | Program::Sent | Program::PagesSent);
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();
@@ -104,7 +104,7 @@ pub unsafe fn output(context: *mut c_void, sample: *mut SampleHeader, bytes: u64
 #[inline(always)]
 pub unsafe fn output_unseen(
     context: *mut c_void,
-    program: Program,
+    program: u32,
     header: *mut SampleHeader,
     seq: u32,
     len: u32,
@@ -120,24 +120,24 @@ pub unsafe fn output_unseen(
     }
     match why {
         Unseen::Skipped => {
-            count(program, KernelCounter::SkippedCalls, 1);
-            count(program, KernelCounter::SkippedBytes, u64::from(len));
+            count_of(program, KernelCounter::SkippedCalls, 1);
+            count_of(program, KernelCounter::SkippedBytes, u64::from(len));
         }
         Unseen::Seen => {}
-        _ => count(program, KernelCounter::UnseenBytes, u64::from(len)),
+        _ => count_of(program, KernelCounter::UnseenBytes, u64::from(len)),
     }
     let bytes = size_of::<SampleHeader>() as u64;
     // SAFETY: the header is whole; the caller upholds the rest.
     let cause = match unsafe { output(context, header, bytes) } {
         Output::Taken => {
-            count(program, KernelCounter::Emitted, 1);
-            count(program, KernelCounter::EmittedBytes, bytes);
+            count_of(program, KernelCounter::Emitted, 1);
+            count_of(program, KernelCounter::EmittedBytes, bytes);
             return;
         }
         Output::Full => KernelCounter::LostRingFull,
         Output::Refused => KernelCounter::LostRingRefused,
     };
-    count(program, cause, 1);
+    count_of(program, cause, 1);
     if !matches!(why, Unseen::Skipped) {
         count_lost_bytes(program, u64::from(len));
     }
@@ -149,13 +149,13 @@ pub unsafe fn output_unseen(
     }
 }
 
-/// Bytes of the stream of which the ring took no sample.
+/// Bytes of the stream of which the ring took no sample, to that `Program`.
 #[inline(always)]
-pub fn count_lost_bytes(program: Program, bytes: u64) {
-    match program {
-        Program::Received => count(program, KernelCounter::LostReceivedBytes, bytes),
-        Program::Sent => count(program, KernelCounter::LostSentBytes, bytes),
-        // Their samples are of no bytes.
-        Program::StateChanged | Program::Destroyed => {}
+pub fn count_lost_bytes(program: u32, bytes: u64) {
+    if program == Program::Received as u32 {
+        count_of(program, KernelCounter::LostReceivedBytes, bytes);
+    } else if program <= Program::PagesSent as u32 {
+        count_of(program, KernelCounter::LostSentBytes, bytes);
     }
+    // The samples of all others are of no bytes.
 }

@@ -1,17 +1,21 @@
 //! Typed reads of kernel structures at offsets that the agent resolved from BTF.
 
-use crate::maps::{CONSTANTS, OFFSETS};
+use crate::{
+    maps::{CONSTANTS, NUMBERS, OFFSETS, cpu},
+    payload::Source,
+};
 use aya_ebpf::helpers::{
-    bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_task_pt_regs,
     generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
 };
 use core::{
     ffi::c_void,
+    num::NonZero,
     ptr::{addr_of, read_volatile},
 };
 use s3auditd_common::{
-    sample::SampleHeader,
-    settings::{Constants, Offsets},
+    sample::{SampleHeader, Unseen},
+    settings::{ABSENT, Constants, Offsets},
 };
 
 /// The resolved offsets. Volatile, because the compiler must not fold the zeroes that the object file holds.
@@ -28,26 +32,47 @@ pub fn constant(field: impl Fn(&Constants) -> &u32) -> u32 {
     unsafe { read_volatile(field(&*addr_of!(CONSTANTS))) }
 }
 
-/// A pointer that the verifier knows as one into a kernel structure: fields are read directly, and a fault reads zero.
+/// A pointer to a kernel structure. Of a typed one the verifier knows what it points to: fields are read directly, and a
+/// fault reads zero. Fields of an untyped one are read through a helper, with the same result.
 #[derive(Clone, Copy)]
-pub struct KernelPointer(*const u8);
+pub struct KernelPointer {
+    at: *const u8,
+    /// Known when the program is compiled: only one of the two ways is in it.
+    typed: bool,
+}
 
 impl KernelPointer {
+    #[inline(always)]
+    const fn typed(pointer: *const c_void) -> Self {
+        Self { at: pointer.cast(), typed: true }
+    }
+
+    #[inline(always)]
+    const fn untyped(address: u64) -> Self {
+        Self { at: address as *const u8, typed: false }
+    }
+
     /// The field at that offset.
     ///
     /// # Safety
-    /// `T` must be the field's type. (The verifier checks that the pointer is what it claims to be and that the access
+    /// `T` must be the field's type. (The verifier checks that a typed pointer is what it claims to be and that the access
     /// stays inside the structure.)
     #[inline(always)]
-    pub unsafe fn read<T: Copy>(self, field: impl Fn(&Offsets) -> &u32) -> T {
-        // SAFETY: the caller names the type; the verifier checks the rest.
-        unsafe { read_volatile(self.0.add(offset(field)).cast()) }
+    pub unsafe fn read<T: Copy + Default>(self, field: impl Fn(&Offsets) -> &u32) -> T {
+        // SAFETY: the caller names the type; the verifier or the helper checks the rest.
+        unsafe {
+            if self.typed {
+                read_volatile(self.at.add(offset(field)).cast())
+            } else {
+                read_kernel(self.address() + offset(field) as u64)
+            }
+        }
     }
 
     /// The address, for comparison.
     #[inline(always)]
     pub fn address(self) -> u64 {
-        self.0 as u64
+        self.at as u64
     }
 }
 
@@ -73,9 +98,12 @@ pub mod state {
     pub const LISTEN: i32 = 10;
 }
 
+const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const BPF_NOEXIST: u64 = 1;
 
-/// A `struct sock *` of a typed tracepoint.
+/// A `struct sock *`.
 #[derive(Clone, Copy)]
 pub struct Sock(KernelPointer);
 
@@ -88,10 +116,17 @@ pub struct TcpSock {
 
 impl Sock {
     /// # Safety
-    /// `pointer` is the `struct sock *` argument of a typed tracepoint.
+    /// `pointer` is the `struct sock *` argument of a typed tracepoint or function.
     #[inline(always)]
-    pub unsafe fn new(pointer: *const c_void) -> Self {
-        Self(KernelPointer(pointer.cast()))
+    pub unsafe fn typed(pointer: *const c_void) -> Self {
+        Self(KernelPointer::typed(pointer))
+    }
+
+    /// # Safety
+    /// At `address` is a `struct sock`.
+    #[inline(always)]
+    pub unsafe fn untyped(address: u64) -> Self {
+        Self(KernelPointer::untyped(address))
     }
 
     /// Local port, host order; 0 once the port was released, which is before the last byte may have been read.
@@ -104,16 +139,48 @@ impl Sock {
     /// None: not a TCP socket.
     #[inline(always)]
     pub fn tcp(self) -> Option<TcpSock> {
+        if !self.0.typed {
+            // SAFETY: both fields are u16.
+            let (family, protocol): (u16, u16) =
+                unsafe { (self.0.read(|o| &o.sk_family), self.0.read(|o| &o.sk_protocol)) };
+            let is_tcp = (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP;
+            return if is_tcp { Some(TcpSock { sock: self.0, tcp: self.0 }) } else { None };
+        }
         // SAFETY: the pointer is a trusted `struct sock *`.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.0 as *mut c_void) };
-        if tcp.is_null() { None } else { Some(TcpSock { sock: self.0, tcp: KernelPointer(tcp as *const u8) }) }
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.at as *mut c_void) };
+        if tcp.is_null() { None } else { Some(TcpSock { sock: self.0, tcp: KernelPointer::typed(tcp.cast()) }) }
     }
 
-    /// The socket cookie.
+    /// What the socket is known by: the kernel's cookie, or a number of our own. None: there is no room for a number.
     #[inline(always)]
-    pub fn cookie(self) -> u64 {
-        // SAFETY: the pointer is a trusted `struct sock *`.
-        unsafe { bpf_get_socket_cookie(self.0.0 as *mut c_void) }
+    pub fn cookie(self) -> Option<NonZero<u64>> {
+        if self.0.typed && constant(|c| &c.own_numbers) == 0 {
+            // SAFETY: the pointer is a trusted `struct sock *`.
+            return NonZero::new(unsafe { bpf_get_socket_cookie(self.0.at as *mut c_void) });
+        }
+        let address = self.0.address();
+        // SAFETY: a map value; values are never changed in place.
+        if let Some(known) = unsafe { NUMBERS.get(address) } {
+            return NonZero::new(*known);
+        }
+        let _exists_or_full = NUMBERS.insert(address, fresh_number(), BPF_NOEXIST);
+        // SAFETY: as above.
+        unsafe { NUMBERS.get(address) }.and_then(|known| NonZero::new(*known))
+    }
+
+    /// [`Self::cookie`] of a socket that has just become a connection: a number that its address had before is forgotten.
+    #[inline(always)]
+    pub fn fresh_cookie(self) -> Option<NonZero<u64>> {
+        self.forget();
+        self.cookie()
+    }
+
+    /// The socket is no more.
+    #[inline(always)]
+    pub fn forget(self) {
+        if constant(|c| &c.own_numbers) != 0 {
+            let _none = NUMBERS.remove(self.0.address());
+        }
     }
 
     /// Whether that untyped address is this socket.
@@ -121,6 +188,16 @@ impl Sock {
     pub fn is_at(self, address: u64) -> bool {
         self.0.address() == address
     }
+}
+
+/// Never given twice: the time and the CPU. (54 bits of nanoseconds come round after 208 days; then the very same
+/// nanosecond would have to be hit on the same CPU.)
+#[inline(always)]
+fn fresh_number() -> u64 {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Never zero, and one bit is left for the direction (`window_key`).
+    ((now << 10 | u64::from(cpu() & 1023)) & (u64::MAX >> 1)) | 1 << 9
 }
 
 impl TcpSock {
@@ -217,10 +294,21 @@ impl Task {
         unsafe {
             let task = bpf_get_current_task_btf();
             Self {
-                task: KernelPointer(task as *const u8),
-                registers: KernelPointer(bpf_task_pt_regs(task) as *const u8),
+                task: KernelPointer::typed(task.cast()),
+                registers: KernelPointer::typed(bpf_task_pt_regs(task) as *const c_void),
             }
         }
+    }
+
+    /// With the registers that a hook on system calls is given.
+    ///
+    /// # Safety
+    /// `registers` is the `struct pt_regs *` argument of a typed tracepoint.
+    #[inline(always)]
+    pub unsafe fn with(registers: *const c_void) -> Self {
+        // SAFETY: a helper without arguments.
+        let task = unsafe { bpf_get_current_task() };
+        Self { task: KernelPointer::untyped(task), registers: KernelPointer::typed(registers) }
     }
 
     /// Number of the system call (x86-64).
@@ -230,15 +318,16 @@ impl Task {
         unsafe { self.registers.read(|o| &o.regs_orig_ax) }
     }
 
-    /// The first three arguments of the system call.
+    /// The first four arguments of the system call.
     #[inline(always)]
-    pub fn arguments(self) -> [u64; 3] {
+    pub fn arguments(self) -> [u64; 4] {
         // SAFETY: registers are u64.
         unsafe {
             [
                 self.registers.read(|o| &o.regs_di),
                 self.registers.read(|o| &o.regs_si),
                 self.registers.read(|o| &o.regs_dx),
+                self.registers.read(|o| &o.regs_r10),
             ]
         }
     }
@@ -246,23 +335,34 @@ impl Task {
     /// Whether the saved registers are not those of a 64-bit system call of this task's own.
     #[inline(always)]
     pub fn is_foreign(self) -> bool {
-        // SAFETY: flags are a u32, the code segment is a u16 (or the low half of a wider field).
-        unsafe {
-            self.task.read::<u32>(|o| &o.task_flags) & FOREIGN_FLAGS != 0
-                || self.registers.read::<u16>(|o| &o.regs_cs) != USER_CODE_SEGMENT
-        }
+        // SAFETY: flags are a u32.
+        unsafe { self.task.read::<u32>(|o| &o.task_flags) & FOREIGN_FLAGS != 0 || self.is_32_bit() }
+    }
+
+    /// Whether the caller is a 32-bit one: numbers and arguments of its calls mean something else.
+    #[inline(always)]
+    pub fn is_32_bit(self) -> bool {
+        // SAFETY: the code segment is a u16 (or the low half of a wider field).
+        unsafe { self.registers.read::<u16>(|o| &o.regs_cs) != USER_CODE_SEGMENT }
     }
 
     /// Whether the task has ever used io_uring: then its deferred work may run inside any other system call.
     #[inline(always)]
     pub fn uses_io_uring(self) -> bool {
         // SAFETY: the field is a pointer.
-        unsafe { self.task.read::<u64>(|o| &o.task_io_uring) != 0 }
+        exists(|o| &o.task_io_uring) && unsafe { self.task.read::<u64>(|o| &o.task_io_uring) != 0 }
     }
 
     /// Whether that descriptor of the task is that socket.
     #[inline(always)]
     pub fn descriptor_is(self, descriptor: u32, sock: Sock) -> bool {
+        let address = self.sock_of(descriptor);
+        address != 0 && sock.is_at(address)
+    }
+
+    /// The `struct sock` behind that descriptor of the task; 0 if it is no socket.
+    #[inline(always)]
+    pub fn sock_of(self, descriptor: u32) -> u64 {
         // SAFETY: a walk along pointers of the kernel's own types; whatever cannot be read is zero and fails the test.
         unsafe {
             let files: u64 = self.task.read(|o| &o.task_files);
@@ -272,10 +372,54 @@ impl Task {
             let inode: u64 = read_kernel(file + offset(|o| &o.file_inode) as u64);
             let mode: u16 = read_kernel(inode + offset(|o| &o.inode_mode) as u64);
             if mode & FILE_TYPE != SOCKET {
-                return false;
+                return 0;
             }
             let socket: u64 = read_kernel(file + offset(|o| &o.file_private_data) as u64);
-            sock.is_at(read_kernel(socket + offset(|o| &o.socket_sk) as u64))
+            read_kernel(socket + offset(|o| &o.socket_sk) as u64)
+        }
+    }
+}
+
+#[inline(always)]
+fn exists(field: impl Fn(&Offsets) -> &u32) -> bool {
+    offset(field) != ABSENT as usize
+}
+
+/// A `struct msghdr` with which the kernel moved bytes, after it did.
+#[derive(Clone, Copy)]
+pub struct Message(KernelPointer);
+
+impl Message {
+    /// # Safety
+    /// At `address` is a `struct msghdr`.
+    #[inline(always)]
+    pub unsafe fn at(address: u64) -> Self {
+        Self(KernelPointer::untyped(address))
+    }
+
+    /// Where the last `moved` bytes went or came from: the iterator stands behind them now. It is the kernel's own, so
+    /// this holds whoever called: a system call, an io_uring, a 32-bit process.
+    ///
+    /// `requested` is what the call was asked for. Unless the iterator went exactly `moved` bytes from there, nothing is
+    /// known of where they are.
+    #[inline(always)]
+    pub fn source(self, requested: u64, moved: u32) -> Source {
+        // SAFETY: sizes and pointers are u64; the type is a u8, or the lowest byte of a u32.
+        let (kind, used, left): (u8, u64, u64) =
+            unsafe { (self.0.read(|o| &o.iter_type), self.0.read(|o| &o.iter_offset), self.0.read(|o| &o.iter_count)) };
+        let kind = u32::from(kind) & constant(|c| &c.iter_mask);
+        if requested.wrapping_sub(left) != u64::from(moved) {
+            Source::nowhere(Unseen::NoBuffer)
+        } else if constant(|c| &c.iter_ubuf) != ABSENT && kind == constant(|c| &c.iter_ubuf) {
+            // SAFETY: a pointer.
+            let buffer: u64 = unsafe { self.0.read(|o| &o.iter_buffer) };
+            Source::buffer(buffer.wrapping_add(used).wrapping_sub(u64::from(moved)))
+        } else if kind == constant(|c| &c.iter_iovec) {
+            // SAFETY: a pointer.
+            Source::behind(unsafe { self.0.read(|o| &o.iter_segments) }, used)
+        } else {
+            // Pages (sendfile, splice), a pipe, kernel memory.
+            Source::nowhere(Unseen::NoBuffer)
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     emit::{Origin, fill, output_unseen},
     kernel::{Sock, TcpSock, state},
-    maps::{CONNECTIONS, WINDOWS, count, scratch},
+    maps::{CONNECTIONS, WINDOWS, count, header},
     watch::{connection, is_watched_port},
 };
 use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
@@ -19,10 +19,12 @@ use s3auditd_common::{
 #[btf_tracepoint]
 pub fn socket_state_changed(context: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is a `struct sock *`.
-    let sock = unsafe { Sock::new(context.arg::<*const c_void>(0)) };
+    let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
     if let Some((tcp, port)) = watched_connection(sock) {
-        changed(&context, sock, tcp, port, old, new);
+        alone(Program::StateChanged, Program::StateChangedInside, |program| {
+            changed(&context, program, sock, tcp, port, old, new);
+        });
     }
     0
 }
@@ -30,22 +32,48 @@ pub fn socket_state_changed(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint]
 pub fn socket_destroyed(context: BtfTracePointContext) -> i32 {
     // SAFETY: the first argument is a `struct sock *`.
-    let sock = unsafe { Sock::new(context.arg::<*const c_void>(0)) };
-    let Some((tcp, port)) = watched_connection(sock) else { return 0 };
-    let cookie = sock.cookie();
+    let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
+    if let Some((tcp, port)) = watched_connection(sock) {
+        alone(Program::Destroyed, Program::DestroyedInside, |program| destroyed(&context, program, sock, tcp, port));
+    }
+    0
+}
+
+/// Runs as `program`, or as `inside` if this is an interrupt that came while `program` ran on this CPU: before 6.1 the
+/// kernel does not keep a tracepoint's program from running inside itself. There is no third level, because the
+/// tracepoints do not run in hard interrupts.
+#[inline(always)]
+fn alone(program: Program, inside: Program, run: impl FnOnce(Program)) {
+    let Some(own) = header(program) else { return };
+    // SAFETY: a map value of this program on this CPU, where only an interrupt can come between; it leaves the word as it
+    // found it.
+    let busy = unsafe { &raw mut (*own).busy };
+    // SAFETY: as above. Volatile, because the order is the point.
+    unsafe {
+        let before = busy.read_volatile();
+        busy.write_volatile(1);
+        run(if before == 0 { program } else { inside });
+        busy.write_volatile(before);
+    }
+}
+
+#[inline(always)]
+fn destroyed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: TcpSock, port: u16) {
+    let Some(cookie) = sock.cookie() else { return };
+    let cookie = cookie.get();
     // Only what was seen as a connection: a listener has no entry.
     if let Some(known) = connection(cookie) {
         // SAFETY: a map value; this program is the only one that removes it.
         let (role, fin_sent) = unsafe { ((*known.as_ptr()).role, (*known.as_ptr()).fin_sent) };
         if role != Role::Connected as u16 {
-            let origin = Origin { tcp, cookie, port, state: Some(known), program: Program::Destroyed };
-            tell(&context, &origin, Kind::Closed, u32::from(fin_sent));
+            let origin = Origin { tcp, cookie, port, state: Some(known), program };
+            tell(context, &origin, Kind::Closed, u32::from(fin_sent));
         }
         let _gone_already = CONNECTIONS.remove(cookie);
         let _none = WINDOWS.remove(window_key(cookie, Direction::Received));
         let _none = WINDOWS.remove(window_key(cookie, Direction::Sent));
     }
-    0
+    sock.forget();
 }
 
 #[inline(always)]
@@ -57,23 +85,25 @@ fn watched_connection(sock: Sock) -> Option<(TcpSock, u16)> {
 }
 
 #[inline(always)]
-fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, old: i32, new: i32) {
-    let cookie = sock.cookie();
+fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: TcpSock, port: u16, old: i32, new: i32) {
     let role = match (old, new) {
         (state::LISTEN, _) | (_, state::LISTEN) => return,
         (state::SYN_RECV, state::ESTABLISHED) => Role::Accepted,
         (state::SYN_SENT, state::ESTABLISHED) => Role::Connected,
         _ => Role::Unknown,
     };
+    let cookie = if role == Role::Unknown { sock.cookie() } else { sock.fresh_cookie() };
+    let Some(cookie) = cookie else { return count(program, KernelCounter::TableFull, 1) };
+    let cookie = cookie.get();
     if role != Role::Unknown {
         let fresh = ConnectionState { lost: 0, role: role as u16, fin_sent: 0, run: [0; 2] };
         if CONNECTIONS.insert(cookie, fresh, 0).is_err() {
-            count(Program::StateChanged, KernelCounter::TableFull, 1);
+            count(program, KernelCounter::TableFull, 1);
             warn!(context, "connection table full: port {} is captured without run budget and loss count", port);
         }
         if role == Role::Accepted {
             let state = connection(cookie);
-            tell(context, &Origin { tcp, cookie, port, state, program: Program::StateChanged }, Kind::Opened, 0);
+            tell(context, &Origin { tcp, cookie, port, state, program }, Kind::Opened, 0);
         }
         return;
     }
@@ -90,7 +120,7 @@ fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, 
             }
         }
     }
-    let origin = Origin { tcp, cookie, port, state: known, program: Program::StateChanged };
+    let origin = Origin { tcp, cookie, port, state: known, program };
     match new {
         state::CLOSE_WAIT => tell(context, &origin, Kind::PeerClosed, 0),
         state::FIN_WAIT1 | state::LAST_ACK => {
@@ -113,12 +143,12 @@ fn changed(context: &BtfTracePointContext, sock: Sock, tcp: TcpSock, port: u16, 
 /// A sample about the connection itself; `not_bytes` of the send direction's sequence numbers are its FIN.
 #[inline(always)]
 fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: u32) {
-    let Some(scratch) = scratch(origin.program as u32) else { return };
+    let Some(own) = header(origin.program) else { return };
     // SAFETY: the buffer is this program's own.
-    let header = unsafe { &raw mut (*scratch).header };
+    let header = unsafe { &raw mut (*own).header };
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, origin.tcp.sent_to().wrapping_sub(not_bytes)) };
     let seq = origin.tcp.received_to();
     // SAFETY: the context is the running program's own.
-    unsafe { output_unseen(context.as_ptr(), origin.program, header, seq, 0, Unseen::Seen, origin.state) };
+    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, Unseen::Seen, origin.state) };
 }

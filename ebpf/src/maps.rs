@@ -1,13 +1,13 @@
 //! Maps and read-only globals: everything shared with user space or between programs.
 
-use crate::payload::Walk;
+use crate::{backend::probe::InFlight, payload::Walk};
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray},
 };
 use s3auditd_common::{
-    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, counter_slot},
+    counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, counter_slot},
     sample::{MAX_PIECE_BYTES, SampleHeader, Window},
     settings::{ConnectionState, Constants, Offsets, PortBitmap},
 };
@@ -15,17 +15,18 @@ use s3auditd_common::{
 /// Filled by the agent before the load; frozen, so the verifier sees constants.
 // SAFETY: the loader finds the symbol by this name; nothing else defines it.
 #[unsafe(no_mangle)]
-pub static OFFSETS: Offsets = zeroed_offsets();
+pub static OFFSETS: Offsets = {
+    // SAFETY: plain integers, for which zero is a value.
+    unsafe { core::mem::zeroed() }
+};
 
 /// See [`OFFSETS`].
 // SAFETY: as above.
 #[unsafe(no_mangle)]
-pub static CONSTANTS: Constants = Constants { agent_tgid: 0, sock_done_bit: 0 };
-
-const fn zeroed_offsets() -> Offsets {
-    // SAFETY: all fields are plain integers, for which zero is a value.
+pub static CONSTANTS: Constants = {
+    // SAFETY: plain integers, for which zero is a value.
     unsafe { core::mem::zeroed() }
-}
+};
 
 /// The ring.
 #[map]
@@ -58,23 +59,60 @@ pub struct Scratch {
     pub payload: [u8; 2 * MAX_PIECE_BYTES],
 }
 
-/// A buffer for each program on each possible CPU (the agent sets the size). One a program, because programs may
-/// interrupt or preempt each other on a CPU, where sharing mixes two connections' bytes; the same program never runs
-/// inside itself.
+/// A buffer for each program that copies, on each possible CPU (the agent sets the size). One a program, because programs
+/// may interrupt or preempt each other on a CPU, where sharing mixes two connections' bytes; the same program never runs
+/// inside itself (docs/decisions/0006-programs-alone.md).
 #[map]
-static SCRATCH: Array<Scratch> = Array::with_max_entries(PROGRAMS, 0);
+static SCRATCH: Array<Scratch> = Array::with_max_entries(COPYING_PROGRAMS, 0);
+
+/// The same for the programs that tell of connections: a header, and whether it is in use.
+#[map]
+static HEADERS: Array<Header> = Array::with_max_entries(PROGRAMS, 0);
+
+/// See [`HEADERS`].
+#[repr(C)]
+pub struct Header {
+    pub header: SampleHeader,
+    pub busy: u64,
+}
+
+/// What a call in flight was asked for, from its entry to its return, by thread and direction. LRU: should a return be
+/// missed, the entry does not stay for ever.
+#[map]
+pub static IN_FLIGHT: LruHashMap<u64, InFlight> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Numbers of sockets by address, where the kernel's cookie cannot be asked for. The agent sets its size.
+#[map]
+pub static NUMBERS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, 0);
+
+/// This CPU.
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
+}
 
 /// The buffer of that program on this CPU; programs do not migrate.
 #[inline(always)]
 pub fn scratch(program: u32) -> Option<*mut Scratch> {
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    SCRATCH.get_ptr_mut(cpu * PROGRAMS + program)
+    SCRATCH.get_ptr_mut(cpu() * COPYING_PROGRAMS + program)
+}
+
+/// The header of that program on this CPU.
+#[inline(always)]
+pub fn header(program: Program) -> Option<*mut Header> {
+    HEADERS.get_ptr_mut(cpu() * PROGRAMS + program as u32)
 }
 
 /// Adds to that program's counter on this CPU.
 #[inline(always)]
 pub fn count(program: Program, counter: KernelCounter, amount: u64) {
+    count_of(program as u32, counter, amount);
+}
+
+/// The same of a `Program` that was kept as a number.
+#[inline(always)]
+pub fn count_of(program: u32, counter: KernelCounter, amount: u64) {
     if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(program, counter)) {
         // SAFETY: nobody but this program on this CPU writes the slot, and it cannot interrupt itself.
         unsafe { *slot += amount }

@@ -2,15 +2,16 @@
 
 use crate::{
     emit::{Origin, Output, count_lost_bytes, fill, output, output_unseen},
-    maps::{Scratch, WINDOWS, count, scratch},
+    maps::{Scratch, WINDOWS, count, count_of, scratch},
+    watch::connection,
 };
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use core::{
     ffi::{c_long, c_void},
     mem::MaybeUninit,
 };
 use s3auditd_common::{
-    counters::KernelCounter,
+    counters::{KernelCounter, Program},
     sample::{
         Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, WINDOW_STEP_BYTES, Window,
         WindowKind, window_key,
@@ -20,18 +21,55 @@ use s3auditd_common::{
 
 const PIECE: u64 = MAX_PIECE_BYTES as u64;
 
-/// The most steps of one call: two for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
-const MAX_STEPS: u32 = 2 * 1024 + 64;
+/// The most steps of one call: three for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
+const MAX_STEPS: u32 = 3 * 1024 + 64;
 
-/// Where a call's bytes lie in user memory.
+/// The same where the kernel has no `bpf_loop` (before 5.17) and the verifier has to follow each step: one for each piece
+/// of a run, and some segments. Bytes in further segments are unseen ([`Unseen::TooManySegments`]).
+const MAX_BOUNDED_STEPS: u32 = 48;
+
+/// Where a call's bytes lie in user memory. (No enum: a variant's missing fields would be spilled uninitialised, which the
+/// verifier refuses.)
 #[derive(Clone, Copy)]
-pub enum Source {
+pub struct Source {
+    /// Not `Seen`: nowhere that can be read.
+    unseen: Unseen,
+    shape: u32,
+    address: u64,
+    /// `SEGMENTS`: how many; `BEHIND`: how many bytes of the first one.
+    more: u64,
+}
+
+const BUFFER: u32 = 0;
+const SEGMENTS: u32 = 1;
+const BEHIND: u32 = 2;
+
+impl Source {
     /// One buffer.
-    Buffer { address: u64 },
-    /// An array of `struct iovec`.
-    Segments { address: u64, count: u64 },
+    pub const fn buffer(address: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: BUFFER, address, more: 0 }
+    }
+
+    /// An array of `struct iovec`, itself in user memory.
+    pub const fn segments(address: u64, count: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: SEGMENTS, address, more: count }
+    }
+
+    /// In front of this place: the first `used` bytes of the segment that the `struct iovec` in kernel memory at `segment`
+    /// describes, and the segments before it.
+    pub const fn behind(segment: u64, used: u64) -> Self {
+        Self { unseen: Unseen::Seen, shape: BEHIND, address: segment, more: used }
+    }
+
     /// Nowhere that can be read.
-    Nowhere(Unseen),
+    pub const fn nowhere(why: Unseen) -> Self {
+        Self { unseen: why, shape: BUFFER, address: 0, more: 0 }
+    }
+
+    /// Why the bytes cannot be read, or `Seen`.
+    pub const fn unseen(self) -> Unseen {
+        self.unseen
+    }
 }
 
 /// A call that moved `len` bytes of one direction, the first at `seq`.
@@ -42,12 +80,17 @@ pub struct Call {
     pub other_seq: u32,
 }
 
-/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all.
+/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all. `BOUNDED`: without `bpf_loop`.
 ///
 /// # Safety
 /// `context` is the running program's own.
 #[inline(always)]
-pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: impl FnOnce() -> Source) {
+pub unsafe fn take<const BOUNDED: bool>(
+    context: *mut c_void,
+    origin: &Origin,
+    call: &Call,
+    source: impl FnOnce() -> Source,
+) {
     let end = call.seq.wrapping_add(call.len);
     turn(origin, call.direction);
     let Wanted { silent, skip, unlimited } = against_window(origin, call, end);
@@ -60,47 +103,43 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
     };
     let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
     let wanted = core::cmp::min(call.len - skip, budget);
-    let source = if wanted == 0 { Source::Nowhere(Unseen::Withheld) } else { source() };
+    let source = if wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
 
-    let Some(scratch) = scratch(origin.program as u32) else { return };
+    let program = origin.program as u32;
+    let Some(scratch) = scratch(program) else { return };
     // SAFETY: the buffer is this program's own.
     let header = unsafe { &raw mut (*scratch).header };
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, call.other_seq) };
     if skip != 0 {
         // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, origin.program, header, call.seq, skip, Unseen::Skipped, origin.state) };
+        unsafe { output_unseen(context, program, header, call.seq, skip, Unseen::Skipped, origin.state) };
         if skip == call.len {
             return;
         }
     }
-    let (address, segments, one_buffer) = match source {
-        Source::Buffer { address } => (address, 1, true),
-        Source::Segments { address, count } => (address, count, false),
-        Source::Nowhere(why) => {
-            // SAFETY: the caller upholds it.
-            unsafe {
-                output_unseen(
-                    context,
-                    origin.program,
-                    header,
-                    call.seq.wrapping_add(skip),
-                    call.len - skip,
-                    why,
-                    origin.state,
-                )
-            };
-            return;
-        }
+    if source.unseen as u8 != Unseen::Seen as u8 {
+        let (seq, left) = (call.seq.wrapping_add(skip), call.len - skip);
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, program, header, seq, left, source.unseen, origin.state) };
+        return;
+    }
+    let len = u64::from(call.len);
+    let (segment_count, in_segment, back) = match source.shape {
+        BUFFER => (0, len, 0),
+        SEGMENTS => (source.more, 0, 0),
+        _ => (u64::MAX, source.more, len),
     };
     // SAFETY: the buffer is this program's own.
     let walk = unsafe { &mut (*scratch).walk };
     *walk = Walk {
-        segments: address,
-        segment_count: if one_buffer { 0 } else { segments },
+        segments: source.address,
+        segment_count,
         next_segment: 0,
-        address,
-        in_segment: if one_buffer { u64::from(call.len) } else { 0 },
+        address: source.address,
+        in_segment,
+        back,
+        in_kernel: u64::from(back != 0),
         skip: u64::from(skip),
         wanted: u64::from(wanted),
         filled: 0,
@@ -109,43 +148,78 @@ pub unsafe fn take(context: *mut c_void, origin: &Origin, call: &Call, source: i
         lost_full: 0,
         lost_refused: 0,
         lost_bytes: 0,
+        cookie: origin.cookie,
+        from: call.seq.wrapping_add(skip),
+        end,
+        program,
+        unlimited: u32::from(unlimited),
         seq: call.seq.wrapping_add(skip),
         faulted: 0,
     };
-    let mut carry = Carry { context, program: origin.program as u32 };
-    // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
-    unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
+    if BOUNDED {
+        // No function is called: before 6.2 the verifier takes every number in a program that has functions for one that
+        // matters, and follows each combination of them (a million steps and more).
+        let mut steps = 0;
+        loop {
+            // SAFETY: the buffer is this program's own.
+            let next = unsafe { step_in(context, scratch) };
+            steps += 1;
+            // One way back, by a jump: before 6.3 the verifier takes no other instruction that leads back.
+            if core::hint::black_box(next) != CONTINUE || steps == MAX_BOUNDED_STEPS {
+                break;
+            }
+        }
+    } else {
+        let mut carry = Carry { context, program };
+        // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
+        unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
+    }
 
-    count(origin.program, KernelCounter::Emitted, walk.emitted);
-    count(origin.program, KernelCounter::EmittedBytes, walk.emitted_bytes);
-    count(origin.program, KernelCounter::LostRingFull, walk.lost_full);
-    count(origin.program, KernelCounter::LostRingRefused, walk.lost_refused);
-    count_lost_bytes(origin.program, walk.lost_bytes);
-    let copied = walk.seq.wrapping_sub(call.seq.wrapping_add(skip));
-    if let Some(state) = origin.state {
+    // SAFETY: the context is the running program's own, and so is the buffer.
+    unsafe { account(context, scratch) };
+}
+
+/// What became of a walk. It knows nothing but what the walk knows: whatever else were needed after the loop would make the
+/// verifier follow the loop once for each way to come to it.
+///
+/// # Safety
+/// The context and the buffer are the running program's own.
+#[inline(always)]
+unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
+    // SAFETY: the caller upholds it.
+    let (walk, header) = unsafe { (&(*scratch).walk, &raw mut (*scratch).header) };
+    let program = walk.program;
+    count_of(program, KernelCounter::Emitted, walk.emitted);
+    count_of(program, KernelCounter::EmittedBytes, walk.emitted_bytes);
+    count_of(program, KernelCounter::LostRingFull, walk.lost_full);
+    count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
+    count_lost_bytes(program, walk.lost_bytes);
+    // None: the table is full.
+    let state = connection(walk.cookie);
+    if let Some(state) = state {
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
             (*state.as_ptr()).lost = (*header).lost;
             // What was asked for does not use up the budget of what comes after.
-            if !unlimited {
-                let run = run_of(state.as_ptr(), call.direction);
-                *run = (*run).saturating_add(copied);
+            if walk.unlimited == 0 {
+                let direction = if program == Program::Received as u32 { Direction::Received } else { Direction::Sent };
+                let run = run_of(state.as_ptr(), direction);
+                *run = (*run).saturating_add(walk.seq.wrapping_sub(walk.from));
             }
         }
     }
-    let left = end.wrapping_sub(walk.seq);
+    let left = walk.end.wrapping_sub(walk.seq);
     if left != 0 {
         let why = if walk.faulted != 0 {
-            count(origin.program, KernelCounter::Faults, 1);
+            count_of(program, KernelCounter::Faults, 1);
             Unseen::Fault
         } else if walk.wanted != 0 {
             Unseen::TooManySegments
         } else {
             Unseen::Withheld
         };
-        let seq = walk.seq;
         // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, origin.program, header, seq, left, why, origin.state) };
+        unsafe { output_unseen(context, program, header, walk.seq, left, why, state) };
     }
 }
 
@@ -256,6 +330,10 @@ pub struct Walk {
     /// What is left of the current segment.
     address: u64,
     in_segment: u64,
+    /// Bytes to go back before the first one is reached.
+    back: u64,
+    /// 1: the iovecs are in kernel memory.
+    in_kernel: u64,
     /// Bytes still to be passed over.
     skip: u64,
     /// Bytes still to be copied.
@@ -268,6 +346,14 @@ pub struct Walk {
     lost_full: u64,
     lost_refused: u64,
     lost_bytes: u64,
+    /// Whose bytes, and where those that are wanted begin and end.
+    cookie: u64,
+    from: u32,
+    end: u32,
+    /// `Program`.
+    program: u32,
+    /// The run budget does not apply.
+    unlimited: u32,
     /// Where the buffer's first byte stands.
     seq: u32,
     faulted: u32,
@@ -287,10 +373,12 @@ struct Iovec {
     len: u64,
 }
 
+const IOVEC_BYTES: u64 = size_of::<Iovec>() as u64;
+
 const CONTINUE: c_long = 0;
 const STOP: c_long = 1;
 
-/// One step of the loop.
+/// One step of the loop, as the helper calls it.
 #[inline(never)]
 extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     // SAFETY: it is the `Carry` that `take` passed to the helper.
@@ -300,27 +388,30 @@ extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     };
     let Some(scratch) = scratch(program) else { return STOP };
     // SAFETY: the buffer is the running program's own.
-    let next = unsafe { advance(scratch) };
-    match next {
-        Next::Step => CONTINUE,
-        Next::Emit => {
-            // SAFETY: as above.
-            unsafe { flush(context, scratch) };
-            CONTINUE
-        }
-        Next::EmitAndStop => {
-            // SAFETY: as above.
-            unsafe { flush(context, scratch) };
-            STOP
-        }
-    }
+    unsafe { step_in(context, scratch) }
 }
 
-enum Next {
-    Step,
-    Emit,
-    EmitAndStop,
+/// One step of the loop.
+///
+/// # Safety
+/// The buffer is the running program's own.
+#[inline(always)]
+unsafe fn step_in(context: *mut c_void, scratch: *mut Scratch) -> c_long {
+    // SAFETY: the caller upholds it.
+    let next = unsafe { advance(scratch) };
+    if next != STEP {
+        // One place, not one for each case: the verifier follows every path through it.
+        // SAFETY: as above.
+        unsafe { flush(context, scratch) };
+    }
+    if next == EMIT_AND_STOP { STOP } else { CONTINUE }
 }
+
+/// What follows a step.
+type Next = u32;
+const STEP: Next = 0;
+const EMIT: Next = 1;
+const EMIT_AND_STOP: Next = 2;
 
 /// Takes up the next segment, or passes over skipped bytes, or copies what fits of the current segment.
 ///
@@ -330,39 +421,35 @@ enum Next {
 unsafe fn advance(scratch: *mut Scratch) -> Next {
     // SAFETY: the caller upholds it.
     let walk = unsafe { &mut (*scratch).walk };
+    if walk.back != 0 {
+        return go_back(walk);
+    }
     if walk.in_segment == 0 {
         if walk.next_segment >= walk.segment_count {
-            return Next::EmitAndStop;
+            return EMIT_AND_STOP;
         }
-        let mut iovec = MaybeUninit::<Iovec>::uninit();
-        let from = walk.segments + walk.next_segment * size_of::<Iovec>() as u64;
-        // SAFETY: the helper checks the user address and writes at most the given size.
-        let result =
-            unsafe { bpf_probe_read_user(iovec.as_mut_ptr().cast(), size_of::<Iovec>() as u32, from as *const c_void) };
-        if result != 0 {
+        let Some(iovec) = iovec(walk.segments + walk.next_segment * IOVEC_BYTES, walk.in_kernel != 0) else {
             walk.faulted = 1;
-            return Next::EmitAndStop;
-        }
-        // SAFETY: the helper filled it.
-        let iovec = unsafe { iovec.assume_init() };
+            return EMIT_AND_STOP;
+        };
         walk.next_segment += 1;
         walk.address = iovec.base;
         walk.in_segment = iovec.len;
-        return Next::Step;
+        return STEP;
     }
     if walk.skip != 0 {
         let passed = core::cmp::min(walk.skip, walk.in_segment);
         walk.skip -= passed;
         walk.in_segment -= passed;
         walk.address += passed;
-        return Next::Step;
+        return STEP;
     }
     let filled = walk.filled & (PIECE - 1);
     let fits = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), PIECE - filled);
     // What the minimum above says, said in a form that the verifier keeps.
     let len = core::hint::black_box(fits);
     if len == 0 || len > PIECE {
-        return Next::EmitAndStop;
+        return EMIT_AND_STOP;
     }
     // SAFETY: `filled` is below one piece and `len` at most one, so the write stays inside two pieces; the helper
     // checks the user address.
@@ -372,19 +459,59 @@ unsafe fn advance(scratch: *mut Scratch) -> Next {
     };
     if result != 0 {
         walk.faulted = 1;
-        return Next::EmitAndStop;
+        return EMIT_AND_STOP;
     }
     walk.address += len;
     walk.in_segment -= len;
     walk.wanted -= len;
     walk.filled = filled + len;
     if walk.wanted == 0 {
-        Next::EmitAndStop
+        EMIT_AND_STOP
     } else if walk.filled >= PIECE {
-        Next::Emit
+        EMIT
     } else {
-        Next::Step
+        STEP
     }
+}
+
+/// Takes up the segment before, until the first byte is in the current one.
+#[inline(always)]
+fn go_back(walk: &mut Walk) -> Next {
+    if walk.in_segment == 0 {
+        walk.segments = walk.segments.wrapping_sub(IOVEC_BYTES);
+    }
+    let Some(iovec) = iovec(walk.segments, true) else {
+        walk.faulted = 1;
+        return EMIT_AND_STOP;
+    };
+    let used = if walk.in_segment == 0 { iovec.len } else { walk.in_segment };
+    if used >= walk.back {
+        walk.address = iovec.base.wrapping_add(used - walk.back);
+        walk.in_segment = walk.back;
+        walk.next_segment = 1;
+        walk.back = 0;
+    } else {
+        walk.back -= used;
+        walk.in_segment = 0;
+    }
+    STEP
+}
+
+/// The `struct iovec` at that address, if it can be read.
+#[inline(always)]
+fn iovec(address: u64, in_kernel: bool) -> Option<Iovec> {
+    let mut iovec = MaybeUninit::<Iovec>::uninit();
+    let (to, from) = (iovec.as_mut_ptr().cast(), address as *const c_void);
+    // SAFETY: the helper checks the address and writes at most the given size.
+    let result = unsafe {
+        if in_kernel {
+            bpf_probe_read_kernel(to, IOVEC_BYTES as u32, from)
+        } else {
+            bpf_probe_read_user(to, IOVEC_BYTES as u32, from)
+        }
+    };
+    // SAFETY: the helper filled it.
+    if result == 0 { Some(unsafe { iovec.assume_init() }) } else { None }
 }
 
 /// Emits the buffer as a sample, if anything is in it.

@@ -1,7 +1,9 @@
 //! The daemon under test: a process of its own, known only by its flags, its status page, its exit code and its words.
 
+use crate::backend;
 use crate::http::fetch;
 use crate::need::tool;
+use crate::patience::stretched;
 use crate::record::Record;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
@@ -84,6 +86,9 @@ impl Daemon {
                 command.args([place, "off"]);
             }
         }
+        if let Some(backend) = backend::forced() {
+            command.args(["--backend", &backend]);
+        }
         let mut child = command.args(flags).spawn().with_context(|| format!("starting {command:?}"))?;
         let stdout = Captured::of(child.stdout.take());
         let stderr = Captured::of(child.stderr.take());
@@ -91,7 +96,8 @@ impl Daemon {
     }
 
     fn wait_attached(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + ATTACH_PATIENCE;
+        let patience = stretched(ATTACH_PATIENCE);
+        let deadline = Instant::now() + patience;
         loop {
             if self.status().is_ok_and(|status| status.attached()) {
                 return Ok(());
@@ -100,7 +106,7 @@ impl Daemon {
                 bail!("the daemon ended at its start: {status}\n{}", self.stderr.text());
             }
             if Instant::now() > deadline {
-                bail!("the daemon's probes were not attached after {ATTACH_PATIENCE:?}\n{}", self.stderr.text());
+                bail!("the daemon's probes were not attached after {patience:?}\n{}", self.stderr.text());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -120,7 +126,7 @@ impl Daemon {
     /// # Errors
     /// The page does not answer.
     pub fn status_when(&self, patience: Duration, good: impl Fn(&Status) -> bool) -> anyhow::Result<Status> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + stretched(patience);
         loop {
             let status = self.status()?;
             if good(&status) || Instant::now() > deadline {
@@ -149,7 +155,7 @@ impl Daemon {
     /// Waits until what it wrote to stderr is `good`; whether it came to be.
     #[must_use]
     pub fn stderr_when(&self, patience: Duration, good: impl Fn(&str) -> bool) -> bool {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + stretched(patience);
         loop {
             if good(&self.stderr()) {
                 return true;
@@ -183,13 +189,13 @@ impl Daemon {
     pub fn stop(mut self) -> anyhow::Result<Ended> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("SIGTERM to the daemon")?;
-        let deadline = Instant::now() + END_PATIENCE;
+        let deadline = Instant::now() + stretched(END_PATIENCE);
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Ended { status, stdout: self.stdout.finish(), stderr: self.stderr.finish() });
             }
             if Instant::now() > deadline {
-                bail!("the daemon did not end {END_PATIENCE:?} after SIGTERM\n{}", self.stderr.text());
+                bail!("the daemon did not end in time after SIGTERM\n{}", self.stderr.text());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -234,7 +240,7 @@ fn run_binary(binary: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
     let mut child = command(binary).args(arguments).spawn().context("starting s3auditd")?;
     let mut stdout = Captured::of(child.stdout.take());
     let mut stderr = Captured::of(child.stderr.take());
-    let deadline = Instant::now() + END_PATIENCE;
+    let deadline = Instant::now() + stretched(END_PATIENCE);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Ended { status, stdout: stdout.finish(), stderr: stderr.finish() });
@@ -242,7 +248,7 @@ fn run_binary(binary: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
         if Instant::now() > deadline {
             child.kill()?;
             child.wait()?;
-            bail!("`s3auditd {}` still ran after {END_PATIENCE:?}\n{}", arguments.join(" "), stderr.text());
+            bail!("`s3auditd {}` did not end in time\n{}", arguments.join(" "), stderr.text());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -294,7 +300,27 @@ impl Status {
     /// Whether the probes run.
     #[must_use]
     pub fn attached(&self) -> bool {
-        self.text("/capture/backend").is_some_and(|backend| !backend.is_empty())
+        self.backend().is_some()
+    }
+
+    /// By which hooks the probes run.
+    #[must_use]
+    pub fn backend(&self) -> Option<&str> {
+        self.text("/capture/backend").filter(|backend| !backend.is_empty())
+    }
+
+    /// How often the kernel did not run a program that it should have run.
+    #[must_use]
+    pub fn missed_runs(&self) -> u64 {
+        let programs = self.0.pointer("/capture/missed_runs").and_then(Value::as_object).into_iter().flatten();
+        programs.filter_map(|(_, count)| count.as_u64()).sum()
+    }
+
+    /// Instructions that the verifier went through, by program; none where the kernel does not count them.
+    pub fn verified_instructions(&self) -> impl Iterator<Item = (&str, u64)> {
+        let programs =
+            self.0.pointer("/capture/verified_instructions").and_then(Value::as_object).into_iter().flatten();
+        programs.filter_map(|(program, count)| Some((program.as_str(), count.as_u64()?)))
     }
 
     fn text(&self, pointer: &str) -> Option<&str> {

@@ -1,5 +1,6 @@
 //! HTTP/1 over a bare socket, for what no well-behaved client does, and for knowing every byte.
 
+use crate::patience::stretched;
 use anyhow::{Context as _, bail};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -36,10 +37,11 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn open(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connecting {address}"))?;
+        let stream = TcpStream::connect_timeout(&address, stretched(PATIENCE))
+            .with_context(|| format!("connecting {address}"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(stretched(PATIENCE)))?;
+        stream.set_write_timeout(Some(stretched(PATIENCE)))?;
         Ok(Self { stream, buffered: Vec::new() })
     }
 

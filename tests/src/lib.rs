@@ -4,6 +4,7 @@
 //! says what each was ([`call::Call`]); [`expect`] holds those against the records that the webhook received. Nothing
 //! here shares code with what it tests: the wire contract is read a second time, from the JSON.
 
+pub mod backend;
 pub mod call;
 pub mod client;
 pub mod daemon;
@@ -11,6 +12,7 @@ pub mod expect;
 pub mod gateway;
 pub mod http;
 pub mod need;
+pub mod patience;
 pub mod record;
 pub mod stream;
 pub mod webhook;

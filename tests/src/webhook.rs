@@ -5,6 +5,7 @@ pub mod receiver;
 pub mod rude;
 pub mod splunk;
 
+use crate::patience::stretched;
 use crate::record::Record;
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -121,7 +122,7 @@ impl Webhook {
     /// Waits until at least `count` records of operations came, or `patience` is over; says how many there are.
     #[must_use]
     pub fn wait_for(&self, count: usize, patience: Duration) -> usize {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + stretched(patience);
         let mut state = self.seen.lock();
         loop {
             let operations = state.records.iter().filter(|record| record.is_operation()).count();

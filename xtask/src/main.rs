@@ -9,6 +9,7 @@ mod run;
 mod seeds;
 mod setup;
 mod test;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -49,5 +50,15 @@ fn main() -> anyhow::Result<()> {
         Command::Fetch => fetch::run().map(|_| ()),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Corpus(args) => corpus::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -59,9 +59,14 @@ pub(crate) fn privileged(program: &Path) -> Command {
     sudo
 }
 
-/// Where cargo put a binary of the workspace: beside this one, or in the release folder next to it.
-pub(crate) fn built(name: &str, release: bool) -> anyhow::Result<PathBuf> {
+/// Cargo's target folder.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
     let ours = std::env::current_exe().context("where is xtask itself?")?;
     let target = ours.parent().and_then(Path::parent).context("xtask does not lie in a target folder")?;
-    Ok(target.join(if release { "release" } else { "debug" }).join(name))
+    Ok(target.to_owned())
+}
+
+/// Where cargo put a binary of the workspace: beside this one, or in the release folder next to it.
+pub(crate) fn built(name: &str, release: bool) -> anyhow::Result<PathBuf> {
+    Ok(target()?.join(if release { "release" } else { "debug" }).join(name))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that tells whether the project is sound, cheapest first.
 
-use crate::fetch;
 use crate::process::{built, cargo, is_root, succeed};
+use crate::{fetch, vm};
 use std::time::Instant;
 
 /// Which parts to run, and which tests.
@@ -18,10 +18,15 @@ pub(crate) struct Args {
     /// Leave out the end-to-end tests, which need root and fetch gateways and clients
     #[arg(long)]
     no_e2e: bool,
+    #[command(flatten)]
+    vm: vm::Args,
 }
 
 /// The first failure ends the run.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    if args.vm.vm {
+        return vm::run(&args.vm, args.filter.as_deref());
+    }
     let started = Instant::now();
     if !args.no_lint {
         step("format");

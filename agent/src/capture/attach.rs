@@ -1,34 +1,18 @@
 //! Kernel programs into the kernel: resolve, load, attach, by the best backend that the kernel takes.
 
-use super::btf::{BtfError, KERNEL_BTF, KernelTypes};
-use aya::{
-    Btf, Ebpf, EbpfLoader, Pod,
-    programs::{BtfTracePoint, ProgramError},
+use super::{
+    backend::{BACKENDS, Backend},
+    btf::{BtfError, KERNEL_BTF, KernelTypes},
 };
+use crate::config::BackendChoice;
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use s3auditd_common::{
-    counters::PROGRAMS,
-    settings::{Constants, Offsets, PortBitmap},
+    counters::{COPYING_PROGRAMS, PROGRAMS},
+    settings::{ABSENT, Constants, Offsets, PortBitmap},
 };
-use std::{collections::BTreeMap, io, path::Path};
+use std::{io, path::Path};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s3auditd-ebpf"));
-
-/// Every way to hook sockets, best first. They are tried by loading, not by kernel version.
-const BACKENDS: &[Backend] = &[Backend {
-    name: "socket-tracepoints",
-    tracepoints: &[
-        ("socket_received", "sock_recv_length"),
-        ("socket_sent", "sock_send_length"),
-        ("socket_state_changed", "inet_sock_set_state"),
-        ("socket_destroyed", "tcp_destroy_sock"),
-    ],
-}];
-
-/// One way to hook sockets: programs of the object and the typed tracepoints they go to.
-struct Backend {
-    name: &'static str,
-    tracepoints: &'static [(&'static str, &'static str)],
-}
 
 /// Why nothing is captured.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +35,7 @@ pub enum AttachError {
         path: &'static str,
     },
     /// No backend works here.
-    #[error("no backend works on this kernel: {reasons}")]
+    #[error("no backend that was tried works on this kernel: {reasons}")]
     NoBackend {
         /// Each backend with its reason.
         reasons: String,
@@ -88,6 +72,7 @@ pub(super) struct Attached {
 
 /// What the programs are told.
 pub(super) struct Plan<'a> {
+    pub backend: BackendChoice,
     pub ports: &'a [u16],
     pub max_connections: u32,
     pub possible_cpus: u32,
@@ -104,59 +89,51 @@ pub fn effective_capabilities() -> u64 {
     parse_effective(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
-/// Loads and attaches the first backend that works.
+/// Loads and attaches the first backend that works, or the one that is asked for.
 pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
-    let (types, offsets, constants) = resolve()?;
-    let mut reasons = BTreeMap::new();
-    for backend in BACKENDS {
-        match try_backend(backend, plan, &types, &offsets, &constants) {
+    raise_memory_limit();
+    let (types, offsets) = resolve()?;
+    let forced = plan.backend != BackendChoice::Auto;
+    let mut reasons = Vec::new();
+    for backend in BACKENDS.iter().filter(|backend| !forced || backend.choice == plan.backend) {
+        let name = backend.choice.name();
+        match try_backend(backend, plan, &types, &offsets) {
             Ok(ebpf) => {
-                let reason = if reasons.is_empty() {
-                    "the best there is, and this kernel takes it".to_owned()
-                } else {
-                    list(&reasons)
+                let reason = match (forced, reasons.is_empty()) {
+                    (true, _) => "the configuration asks for it".to_owned(),
+                    (false, true) => "the best there is, and this kernel takes it".to_owned(),
+                    (false, false) => format!("the best that works here; {}", reasons.join("; ")),
                 };
-                return Ok(Attached { ebpf, backend: backend.name, reason });
+                return Ok(Attached { ebpf, backend: name, reason });
             }
-            Err(Refusal::Backend(reason)) => {
-                reasons.insert(backend.name, reason);
-            }
+            Err(Refusal::Backend(reason)) => reasons.push(format!("{name}: {reason}")),
             Err(Refusal::Everything(error)) => return Err(error),
         }
     }
-    Err(AttachError::NoBackend { reasons: list(&reasons) })
+    Err(AttachError::NoBackend { reasons: reasons.join("; ") })
 }
 
 /// Loads and attaches each backend by itself, and takes it out at once: what the kernel has against it.
 pub(super) fn try_each(plan: &Plan<'_>) -> Result<Vec<super::Tried>, AttachError> {
-    let (types, offsets, constants) = resolve()?;
+    raise_memory_limit();
+    let (types, offsets) = resolve()?;
     let tried = BACKENDS.iter().map(|backend| {
-        let tried = try_backend(backend, plan, &types, &offsets, &constants);
+        let tried = try_backend(backend, plan, &types, &offsets);
         let tried = tried.map(drop).map_err(|refusal| match refusal {
             Refusal::Backend(reason) => reason,
             Refusal::Everything(error) => error.to_string(),
         });
-        (backend.name, tried)
+        (backend.choice.name(), tried)
     });
     Ok(tried.collect())
 }
 
 /// What the programs have to know of this kernel.
-fn resolve() -> Result<(KernelTypes, Offsets, Constants), AttachError> {
+fn resolve() -> Result<(KernelTypes, Offsets), AttachError> {
     let types = KernelTypes::read(Path::new(KERNEL_BTF))?;
     let offsets = Offsets::resolve(|structure, path| types.offset(structure, path))
         .map_err(|(structure, path)| AttachError::Structure { structure, path })?;
-    let constants = Constants {
-        agent_tgid: std::process::id(),
-        sock_done_bit: types
-            .enumerator("sock_flags", "SOCK_DONE")
-            .ok_or(AttachError::Structure { structure: "sock_flags", path: "SOCK_DONE" })?,
-    };
-    Ok((types, offsets, constants))
-}
-
-fn list(reasons: &BTreeMap<&str, String>) -> String {
-    reasons.iter().map(|(backend, reason)| format!("{backend}: {reason}")).collect::<Vec<_>>().join("; ")
+    Ok((types, offsets))
 }
 
 enum Refusal {
@@ -166,37 +143,52 @@ enum Refusal {
     Everything(AttachError),
 }
 
-fn try_backend(
-    backend: &Backend,
-    plan: &Plan<'_>,
-    types: &KernelTypes,
-    offsets: &Offsets,
-    constants: &Constants,
-) -> Result<Ebpf, Refusal> {
-    if let Some((_, tracepoint)) = backend.tracepoints.iter().find(|(_, name)| !types.has_tracepoint(name)) {
-        return Err(Refusal::Backend(format!("this kernel has no typed tracepoint {tracepoint}")));
+fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets: &Offsets) -> Result<Ebpf, Refusal> {
+    if let Some(reason) = backend.ruled_out(types) {
+        return Err(Refusal::Backend(reason));
     }
-    if !cfg!(target_arch = "x86_64") {
-        return Err(Refusal::Backend("it reads x86-64 registers".to_owned()));
-    }
+    let constants = constants(types, backend.needs_own_numbers(types)).map_err(Refusal::Everything)?;
     let load_failed = |error: &dyn std::error::Error| Refusal::Everything(AttachError::Load(chain(error)));
     let btf = Btf::from_sys_fs().map_err(|error| load_failed(&error))?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", &AsPod(*offsets), true)
-        .override_global("CONSTANTS", &AsPod(*constants), true)
+        .override_global("CONSTANTS", &AsPod(constants), true)
         .map_max_entries("CONNECTIONS", plan.max_connections)
+        // Besides connections, those that the gateway opens from a watched port.
+        .map_max_entries("NUMBERS", if constants.own_numbers == 0 { 1 } else { plan.max_connections.saturating_mul(2) })
         .map_max_entries("WINDOWS", plan.max_connections.saturating_mul(2))
-        .map_max_entries("SCRATCH", plan.possible_cpus * PROGRAMS)
+        .map_max_entries("SCRATCH", plan.possible_cpus * COPYING_PROGRAMS)
+        .map_max_entries("HEADERS", plan.possible_cpus * PROGRAMS)
         .load(OBJECT)
         .map_err(|error| load_failed(&error))?;
     // Before the first program runs.
     set_ports(&mut ebpf, plan.ports).map_err(|error| load_failed(&error))?;
-    for (program, tracepoint) in backend.tracepoints {
-        attach_one(&mut ebpf, &btf, program, tracepoint)
-            .map_err(|error| Refusal::Backend(format!("{tracepoint}: {}", chain(&error))))?;
-    }
+    backend.attach(&mut ebpf, &btf, types).map_err(Refusal::Backend)?;
     Ok(ebpf)
+}
+
+fn constants(types: &KernelTypes, own_numbers: bool) -> Result<Constants, AttachError> {
+    let value = |structure, path| types.enumerator(structure, path).ok_or(AttachError::Structure { structure, path });
+    // Before 5.14 the type is a bit, and the lowest bit is the direction.
+    let is_bit = types.offset("msghdr", "msg_iter.iter_type").is_none();
+    Ok(Constants {
+        agent_tgid: std::process::id(),
+        sock_done_bit: value("sock_flags", "SOCK_DONE")?,
+        own_numbers: u32::from(own_numbers),
+        receive_parameters: types.parameters("tcp_recvmsg").and_then(|n| u32::try_from(n).ok()).unwrap_or(ABSENT),
+        iter_mask: if is_bit { 0xfe } else { 0xff },
+        iter_iovec: value("iter_type", "ITER_IOVEC")?,
+        iter_ubuf: types.enumerator("iter_type", "ITER_UBUF").unwrap_or(ABSENT),
+    })
+}
+
+/// Before 5.11 maps and programs count against this limit. Where it may not be raised, the load says what is wrong.
+#[expect(unsafe_code, reason = "setrlimit has no safe interface among our dependencies")]
+fn raise_memory_limit() {
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the struct lives through the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
 pub(super) fn set_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), aya::maps::MapError> {
@@ -204,15 +196,8 @@ pub(super) fn set_ports(ebpf: &mut Ebpf, ports: &[u16]) -> Result<(), aya::maps:
     aya::maps::Array::try_from(map)?.set(0, AsPod(PortBitmap::of(ports)), 0)
 }
 
-fn attach_one(ebpf: &mut Ebpf, btf: &Btf, program: &str, tracepoint: &str) -> Result<(), ProgramError> {
-    let program: &mut BtfTracePoint = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    program.load(tracepoint, btf)?;
-    program.attach()?;
-    Ok(())
-}
-
 /// An error with its causes on one line. A verifier's log is cut to its end, where the reason stands.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     const LONGEST: usize = 400;
     let mut text = error.to_string();
     let mut next = error.source();

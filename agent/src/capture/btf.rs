@@ -19,6 +19,7 @@ enum Kind {
     Structure,
     Enumeration,
     Typedef,
+    Function,
 }
 
 enum Type {
@@ -26,6 +27,10 @@ enum Type {
     Enumeration(Vec<(String, u32)>),
     /// Typedefs and qualifiers: the type they stand for.
     Alias(u32),
+    /// A function: its prototype.
+    Function(u32),
+    /// A prototype: how many parameters it has.
+    Prototype(usize),
     Other,
 }
 
@@ -119,17 +124,24 @@ impl KernelTypes {
                     declare(Kind::Typedef);
                     Type::Alias(size_or_type)
                 }
+                12 => {
+                    declare(Kind::Function);
+                    Type::Function(size_or_type)
+                }
+                13 => {
+                    // 8 bytes a parameter
+                    cursor.skip(8 * index(count));
+                    Type::Prototype(index(count))
+                }
                 // volatile, const, restrict, type tag
                 9..=11 | 18 => Type::Alias(size_or_type),
                 _ => {
                     cursor.skip(match kind {
-                        // pointer, forward, function, float
-                        2 | 7 | 12 | 16 => 0,
+                        // pointer, forward, float
+                        2 | 7 | 16 => 0,
                         // integer, variable, declaration tag
                         1 | 14 | 17 => 4,
                         3 => 12,
-                        // function prototype: 8 bytes a parameter
-                        13 => 8 * index(count),
                         // data section, 64-bit enumeration: 12 bytes an entry
                         15 | 19 => 12 * index(count),
                         _ => return Err("a kind of type that is not known"),
@@ -169,6 +181,17 @@ impl KernelTypes {
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.by_name.contains_key(&(Kind::Typedef, format!("btf_trace_{name}")))
+    }
+
+    /// How many parameters that function has; None: there is no such function.
+    #[must_use]
+    pub fn parameters(&self, function: &str) -> Option<usize> {
+        let id = *self.by_name.get(&(Kind::Function, function.to_owned()))?;
+        let Type::Function(prototype) = self.types.get(id)? else { return None };
+        match self.types.get(index(*prototype))? {
+            Type::Prototype(parameters) => Some(*parameters),
+            _ => None,
+        }
     }
 
     /// Bit offset and type of a member; `depth` bounds the descent through anonymous members.
@@ -263,8 +286,9 @@ mod tests {
             vec![name("outer"), structure | 2, 32, name("a"), 1, 0, 0, 5, 64],            // 6: struct outer
             vec![name("flags"), enumeration | 2, 4, name("FIRST"), 7, name("SECOND"), 9], // 7: enum
             vec![name("btf_trace_thing"), typedef, 1],                                    // 8: typedef
-            vec![0, 13 << 24 | 1, 0, 0, 1],                                               // 9: a prototype, skipped
+            vec![0, 13 << 24 | 1, 0, 0, 1],                                               // 9: a prototype
             vec![name("last"), structure | 1, 4, name("z"), 1, 0],                        // 10: behind it
+            vec![name("act"), 12 << 24 | 1, 9],                                           // 11: a function
         ]
         .concat();
         let types: Vec<u8> = types.into_iter().flat_map(u32::to_ne_bytes).collect();
@@ -289,6 +313,8 @@ mod tests {
         assert_eq!(types.enumerator("flags", "SECOND"), Some(9));
         assert!(types.has_tracepoint("thing"));
         assert!(!types.has_tracepoint("other"));
+        assert_eq!(types.parameters("act"), Some(1));
+        assert_eq!(types.parameters("outer"), None);
     }
 
     #[test]

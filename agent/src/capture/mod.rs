@@ -5,6 +5,7 @@
 //! `cgroups` where. Only this folder talks to the kernel.
 
 mod attach;
+mod backend;
 mod btf;
 pub mod cgroups;
 mod grace;
@@ -17,6 +18,7 @@ pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
 pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
 
+use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
@@ -39,6 +41,8 @@ use tracing::warn;
 /// What to capture and how.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
+    /// By which hooks.
+    pub backend: BackendChoice,
     /// Local ports of the gateway.
     pub ports: Vec<u16>,
     /// Ring size of each CPU: a power of two of at least a page.
@@ -64,7 +68,8 @@ fn plan(settings: &CaptureSettings) -> Result<Plan<'_>, AttachError> {
     let possible_cpus = aya::util::nr_cpus()
         .map_err(|(_, source)| AttachError::System { what: "the number of possible CPUs", source })?;
     let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
-    Ok(Plan { ports: &settings.ports, max_connections: settings.max_connections, possible_cpus })
+    let CaptureSettings { backend, ports, max_connections, .. } = settings;
+    Ok(Plan { backend: *backend, ports, max_connections: *max_connections, possible_cpus })
 }
 
 /// Programs in the kernel and the rings they fill. Dropping it detaches them; nothing is pinned.
@@ -245,6 +250,7 @@ impl Capture {
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
             missed_runs: self.missed_runs(),
+            verified_instructions: self.verified_instructions(),
         }
     }
 
@@ -278,6 +284,11 @@ impl Capture {
             .programs()
             .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
             .collect()
+    }
+
+    fn verified_instructions(&self) -> BTreeMap<String, u32> {
+        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
+        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
     }
 }
 

@@ -23,6 +23,8 @@ pub struct CaptureStatus {
     pub failed_windows: u64,
     /// Times that the kernel skipped a program (`recursion_misses`), by program.
     pub missed_runs: BTreeMap<String, u64>,
+    /// Instructions that the verifier went through, by program; empty before 5.16.
+    pub verified_instructions: BTreeMap<String, u32>,
 }
 
 impl CaptureStatus {

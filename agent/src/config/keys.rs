@@ -5,7 +5,8 @@ use super::endpoint::Endpoint;
 use super::origin::Layers;
 use super::value::{self, Value};
 use super::{
-    Access, AuditClass, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, SpoolSync, WhenFull,
+    Access, AuditClass, BackendChoice, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, SpoolSync,
+    WhenFull,
 };
 use ipnet::IpNet;
 use reqwest::Url;
@@ -170,6 +171,8 @@ keys! {
     /// How much of the start of a body is kept where it says something: lists of keys to delete, errors, forms.
     max_body_start_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 4096..=1 << 20);
 
+    /// How sockets are hooked: auto (the best that the kernel takes), socket-tracepoints, fexit, kprobe or syscall.
+    backend: BackendChoice = "auto", "BACKEND", |v| value::word(v, BackendChoice::of);
     /// Perf ring of each CPU: a power of two.
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.

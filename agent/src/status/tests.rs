@@ -28,6 +28,7 @@ fn example() -> Status {
             open_at_start: 3,
             failed_windows: 0,
             missed_runs: BTreeMap::new(),
+            verified_instructions: BTreeMap::new(),
         },
         rebuild: [
             ("exchanges_begun", 1007),

@@ -1,4 +1,76 @@
 //! One file a kind of hook. Each finds the socket, the direction, the length and the user buffer of a call in its own
-//! way and ends in `payload::take`.
+//! way and ends in [`moved`].
 
+mod function;
+pub mod probe;
+mod registers;
 mod socket;
+mod system_call;
+
+use crate::{
+    emit::Origin,
+    kernel::{Sock, TcpSock},
+    maps::count,
+    payload::{Call, Source, take},
+    watch::{state_of, watched},
+};
+use core::ffi::c_void;
+use s3auditd_common::{
+    counters::{KernelCounter, Program},
+    sample::{Direction, Unseen},
+};
+
+/// Receive flags under which the stream is not consumed: `MSG_OOB`, `MSG_PEEK`, `MSG_ERRQUEUE`.
+const NOT_CONSUMING: u32 = 0x1 | 0x2 | 0x2000;
+/// Consumed, but thrown away and not copied.
+const MSG_TRUNC: u32 = 0x20;
+
+/// A call that moved bytes, if `result` says so.
+struct Moved {
+    program: Program,
+    sock: Sock,
+    direction: Direction,
+    /// Flags of a receive.
+    flags: u32,
+    result: i32,
+}
+
+/// Whatever is wanted of a call goes into the ring; `source` is only asked when bytes are wanted. `BOUNDED`: as in [`take`].
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source: impl FnOnce(TcpSock) -> Source) {
+    let Moved { program, sock, direction, flags, result } = *moved;
+    if flags & NOT_CONSUMING != 0 {
+        return;
+    }
+    let Some((tcp, port)) = watched(sock) else { return };
+    if result <= 0 {
+        return;
+    }
+    let Some(cookie) = sock.cookie() else { return count(program, KernelCounter::TableFull, 1) };
+    let cookie = cookie.get();
+    let Ok(state) = state_of(program, cookie) else { return };
+    let origin = Origin { tcp, cookie, port, state, program };
+    // An upper layer's lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
+    let upper_layer = tcp.has_upper_layer();
+    let len = if upper_layer { 0 } else { result as u32 };
+    let (end, other_seq) = match direction {
+        Direction::Received => (tcp.received_to(), tcp.sent_to()),
+        Direction::Sent => (tcp.sent_to(), tcp.received_to()),
+    };
+    let call = Call { direction, seq: end.wrapping_sub(len), len, other_seq };
+    // SAFETY: the caller upholds it.
+    unsafe {
+        take::<BOUNDED>(context, &origin, &call, || {
+            if upper_layer {
+                Source::nowhere(Unseen::UpperLayer)
+            } else if flags & MSG_TRUNC != 0 {
+                Source::nowhere(Unseen::NoBuffer)
+            } else {
+                source(tcp)
+            }
+        });
+    }
+}

@@ -6,6 +6,7 @@ pub mod raw;
 pub mod s3s;
 pub mod uring;
 
+use crate::patience::stretched;
 use anyhow::{Context as _, bail};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Child;
@@ -101,7 +102,7 @@ pub const fn local(port: u16) -> SocketAddr {
 
 /// Waits until something accepts and answers HTTP there, or the process is gone.
 fn wait_ready(name: &'static str, child: &mut Child, address: SocketAddr, target: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + START_PATIENCE;
+    let deadline = Instant::now() + stretched(START_PATIENCE);
     loop {
         let why = match crate::http::fetch(address, target) {
             Ok(_) => return Ok(()),
@@ -111,7 +112,7 @@ fn wait_ready(name: &'static str, child: &mut Child, address: SocketAddr, target
             bail!("{name} ended at its start: {status}");
         }
         if Instant::now() > deadline {
-            return Err(why).with_context(|| format!("{name} was not ready after {START_PATIENCE:?}"));
+            return Err(why).with_context(|| format!("{name} was not ready in time"));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

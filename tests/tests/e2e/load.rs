@@ -232,7 +232,8 @@ fn small_ring() -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     })?;
-    let after = world.settle(calls.len() / 10)?;
+    // How many there will be is not known; what is in the rings when the daemon is told to end is still read.
+    let after = world.settle(1)?;
     let (emitted, lost) = (after.status.ring("emitted"), after.status.lost());
     let skipped = after.status.kernel("skipped_calls");
     eprintln!("{} calls, {} records; samples: {emitted} emitted, {lost} lost", calls.len(), after.records.len());

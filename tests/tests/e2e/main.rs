@@ -7,6 +7,7 @@ mod capture;
 mod clients;
 mod delivery;
 mod gateways;
+mod kernel;
 mod load;
 mod oracle;
 mod record;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         wire::scenarios(),
         unseen::scenarios(),
         delivery::scenarios(),
+        kernel::scenarios(),
         record::scenarios(),
         load::scenarios(),
         oracle::scenarios(),

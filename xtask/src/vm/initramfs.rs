@@ -1,0 +1,111 @@
+//! What a guest boots into: an archive of files in the kernel's "newc" cpio format
+//! (Documentation/driver-api/early-userspace/buffer-format.rst).
+
+use crate::process::{command, output, succeed};
+use anyhow::Context as _;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+const FOLDER: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+
+/// An HTTPS client does not start without the authorities that it trusts, whatever it then talks to.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Writes an initramfs that holds these programs at its root, by name, with what they need of this machine, and a text
+/// file.
+pub(super) fn write(place: &Path, programs: &[(&str, &Path)], text: (&str, &str)) -> anyhow::Result<()> {
+    let aside = place.with_extension("parts");
+    fs::create_dir_all(&aside)?;
+    let mut archive = Archive::create(place)?;
+    let mut libraries = BTreeSet::new();
+    for (name, program) in programs {
+        // Without its debug information, which is most of it.
+        let stripped = aside.join(name);
+        succeed(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program))?;
+        archive.add(Path::new(name), PROGRAM, &fs::read(&stripped)?)?;
+        libraries.extend(needed(program)?);
+    }
+    for file in libraries.iter().map(PathBuf::as_path).chain([Path::new(AUTHORITIES)]) {
+        let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+        archive.add(file.strip_prefix("/")?, PROGRAM, &bytes)?;
+    }
+    archive.add(Path::new(text.0), PROGRAM, text.1.as_bytes())?;
+    for folder in ["proc", "sys", "dev", "tmp"] {
+        archive.folder(Path::new(folder))?;
+    }
+    archive.finish()?;
+    Ok(fs::remove_dir_all(&aside)?)
+}
+
+/// Where the loader finds what a program is linked with, the loader itself included; none for a static one.
+fn needed(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let Some(said) = output(command("ldd").arg(program)) else { return Ok(Vec::new()) };
+    let path = |line: &str| {
+        let place = line.split_once("=>").map_or(line, |(_, place)| place);
+        place.split_whitespace().next().filter(|place| place.starts_with('/')).map(PathBuf::from)
+    };
+    Ok(said.lines().filter_map(path).collect())
+}
+
+struct Archive {
+    out: BufWriter<File>,
+    folders: BTreeSet<PathBuf>,
+    entries: u32,
+}
+
+impl Archive {
+    fn create(place: &Path) -> anyhow::Result<Self> {
+        let file = File::create(place).with_context(|| format!("creating {}", place.display()))?;
+        Ok(Self { out: BufWriter::new(file), folders: BTreeSet::new(), entries: 0 })
+    }
+
+    /// With the folders above it, which must come first.
+    fn add(&mut self, name: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+        if let Some(parent) = name.parent() {
+            self.folder(parent)?;
+        }
+        self.entry(name, mode, bytes)
+    }
+
+    fn folder(&mut self, name: &Path) -> anyhow::Result<()> {
+        let Some(parent) = name.parent() else { return Ok(()) };
+        if !self.folders.contains(name) {
+            self.folder(parent)?;
+            self.folders.insert(name.to_owned());
+            self.entry(name, FOLDER, &[])?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
+        self.entries += 1;
+        let name = name.to_str().context("a name that is no UTF-8")?;
+        let (size, name_size) = (u32::try_from(bytes.len())?, u32::try_from(name.len() + 1)?);
+        // inode, mode, user, group, links, time, size, device, device of a device file, size of the name, no checksum.
+        let fields = [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
+        let mut header = b"070701".to_vec();
+        for field in fields {
+            header.extend(format!("{field:08x}").bytes());
+        }
+        header.extend(name.bytes());
+        header.push(0);
+        padded(&mut self.out, &header)?;
+        padded(&mut self.out, bytes)?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        self.entry(Path::new("TRAILER!!!"), 0, &[])?;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// To a multiple of four.
+fn padded(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    let missing = bytes.len().next_multiple_of(4) - bytes.len();
+    out.write_all([0; 3].get(..missing).unwrap_or_default())
+}
