@@ -208,7 +208,7 @@ fn telling_gateway(calls: Arc<AtomicU64>) -> anyhow::Result<Gateway> {
 }
 
 fn small_ring() -> anyhow::Result<()> {
-    let least = ["--ring-bytes", "64KiB", "--ring-watermark-bytes", "32KiB", "--ring-flush-ms", "1000"];
+    let least = ["--ring-bytes", "8KiB", "--ring-watermark-bytes", "4KiB", "--ring-flush-ms", "1000"];
     let kernel_calls = Arc::new(AtomicU64::new(0));
     let world = World::around(telling_gateway(Arc::clone(&kernel_calls))?, &least)?;
     let gateway = &world.gateway;

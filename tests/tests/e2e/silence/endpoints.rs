@@ -23,6 +23,10 @@ pub(super) fn two() -> anyhow::Result<()> {
     let flags = ["--config", &*file, "--spool-dir", &*spool.to_string_lossy()];
     let daemon = Daemon::start(&[gateway.port()], Some(&all.url()), &flags)?;
     let calls = Light::of(&gateway)?.round("two-endpoints")?;
+    let reading = |name: &str| name.starts_with("Get") || name.starts_with("Head") || name.starts_with("List");
+    let made = calls.iter().filter(|call| !reading(&call.op)).count();
+    let came = changes.wait_for(made, PATIENCE);
+    anyhow::ensure!(came == made, "{made} calls change something, {came} records came");
     let status = settled(&daemon, "changes")?;
     anyhow::ensure!(all.records().is_empty(), "the webhook that is away has records");
     anyhow::ensure!(
@@ -31,7 +35,6 @@ pub(super) fn two() -> anyhow::Result<()> {
         status.0
     );
     status.balanced()?;
-    let reading = |name: &str| name.starts_with("Get") || name.starts_with("Head") || name.starts_with("List");
     let seen: Vec<_> = changes.records().iter().filter_map(|r| r.operation().map(str::to_owned)).collect();
     let made = calls.iter().filter(|call| !reading(&call.op)).count();
     anyhow::ensure!(
@@ -42,7 +45,8 @@ pub(super) fn two() -> anyhow::Result<()> {
     all.answer(hyper::StatusCode::OK);
     let came = all.wait_for(calls.len(), PATIENCE);
     anyhow::ensure!(came == calls.len(), "{} calls, {came} records", calls.len());
-    let status = settled(&daemon, "default")?;
+    settled(&daemon, "default")?;
+    let status = settled(&daemon, "changes")?;
     status.whole()?;
     anyhow::ensure!(status.endpoint("changes", "filtered") == (calls.len() - made) as u64, "{}", status.0);
     let ended = daemon.stop()?;

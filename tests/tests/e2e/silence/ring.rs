@@ -6,6 +6,7 @@ use s3auditd_tests::daemon::Daemon;
 use s3auditd_tests::gateway::raw;
 use s3auditd_tests::webhook::receiver::Receiver;
 use s3auditd_tests::webhook::rude::status;
+use s3auditd_tests::world::PATIENCE;
 use std::sync::atomic::AtomicU64;
 
 const CONNECTIONS: usize = 8;
@@ -26,6 +27,8 @@ pub(super) fn two_pages() -> anyhow::Result<()> {
         done: &done,
     };
     flood.run()?;
+    // What is published lags a little.
+    let _lost = daemon.status_when(PATIENCE, |status| status.lost_for("kernel", "ring_full") > 0)?;
     let after = settled(&daemon, "default")?;
     after.balanced()?;
     let ended = daemon.stop()?;
