@@ -106,6 +106,12 @@ impl Count {
         Self { records: self.records.saturating_add(other.records), bytes: self.bytes.saturating_add(other.bytes) }
     }
 
+    /// From one account to another.
+    const fn move_between(self, from: &mut Self, to: &mut Self) {
+        *from = from.minus(self);
+        *to = to.plus(self);
+    }
+
     /// What is left without the other.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
@@ -204,23 +210,21 @@ impl Ledger {
     pub fn refused(&self, cause: DropCause, count: Count) {
         self.change(|books| {
             books.made = books.made.plus(count);
-            books.drop_early(cause, count);
+            books.dropped.add(cause, count);
         });
     }
 
     /// Out of the queue, on the way into the spool.
     pub fn writing(&self, count: Count) {
         self.change(|books| {
-            books.queued = books.queued.minus(count);
-            books.writing = books.writing.plus(count);
+            count.move_between(&mut books.queued, &mut books.writing);
         });
     }
 
     /// In the spool, for every endpoint. To be booked before it can be read there: what is taken must have been waiting.
     pub fn stored(&self, count: Count) {
         self.change(|books| {
-            books.writing = books.writing.minus(count);
-            books.stored = books.stored.plus(count);
+            count.move_between(&mut books.writing, &mut books.stored);
             for endpoint in books.endpoints.values_mut() {
                 endpoint.offered = endpoint.offered.plus(count);
                 endpoint.waiting = endpoint.waiting.plus(count);
@@ -231,8 +235,7 @@ impl Ledger {
     /// It was booked as stored, and the spool did not take it: on the way as before.
     pub fn withdrawn(&self, count: Count) {
         self.change(|books| {
-            books.writing = books.writing.plus(count);
-            books.stored = books.stored.minus(count);
+            count.move_between(&mut books.stored, &mut books.writing);
             for endpoint in books.endpoints.values_mut() {
                 endpoint.offered = endpoint.offered.minus(count);
                 endpoint.waiting = endpoint.waiting.minus(count);
@@ -243,16 +246,14 @@ impl Ledger {
     /// The spool did not take it.
     pub fn not_stored(&self, cause: DropCause, count: Count) {
         self.change(|books| {
-            books.writing = books.writing.minus(count);
-            books.drop_early(cause, count);
+            count.move_between(&mut books.writing, books.dropped.of_mut(cause));
         });
     }
 
     /// Left in the queue at the end.
     pub fn left_in_queue(&self, cause: DropCause, count: Count) {
         self.change(|books| {
-            books.queued = books.queued.minus(count);
-            books.drop_early(cause, count);
+            count.move_between(&mut books.queued, books.dropped.of_mut(cause));
         });
     }
 
@@ -267,48 +268,42 @@ impl Ledger {
     /// Taken out of the spool to be delivered.
     pub fn taken(&self, endpoint: &str, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.waiting = books.waiting.minus(count);
-            books.in_flight = books.in_flight.plus(count);
+            count.move_between(&mut books.waiting, &mut books.in_flight);
         });
     }
 
     /// Given back to the spool: delivery ends, the spool stays.
     pub fn put_back(&self, endpoint: &str, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.in_flight = books.in_flight.minus(count);
-            books.waiting = books.waiting.plus(count);
+            count.move_between(&mut books.in_flight, &mut books.waiting);
         });
     }
 
     /// What was taken has arrived.
     pub fn delivered(&self, endpoint: &str, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.in_flight = books.in_flight.minus(count);
-            books.delivered = books.delivered.plus(count);
+            count.move_between(&mut books.in_flight, &mut books.delivered);
         });
     }
 
     /// What was taken is not wanted.
     pub fn filtered(&self, endpoint: &str, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.in_flight = books.in_flight.minus(count);
-            books.filtered = books.filtered.plus(count);
+            count.move_between(&mut books.in_flight, &mut books.filtered);
         });
     }
 
     /// What was taken is given up.
     pub fn dropped(&self, endpoint: &str, cause: DropCause, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.in_flight = books.in_flight.minus(count);
-            books.dropped.add(cause, count);
+            count.move_between(&mut books.in_flight, books.dropped.of_mut(cause));
         });
     }
 
     /// What waited in the spool is given up.
     pub fn dropped_waiting(&self, endpoint: &str, cause: DropCause, count: Count) {
         self.change_endpoint(endpoint, |books| {
-            books.waiting = books.waiting.minus(count);
-            books.dropped.add(cause, count);
+            count.move_between(&mut books.waiting, books.dropped.of_mut(cause));
         });
     }
 
@@ -327,12 +322,6 @@ impl Ledger {
     fn change<T>(&self, change: impl FnOnce(&mut Books) -> T) -> T {
         // No change can be left half done, so a poisoned lock is as good as another.
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Books {
-    fn drop_early(&mut self, cause: DropCause, count: Count) {
-        self.dropped.add(cause, count);
     }
 }
 

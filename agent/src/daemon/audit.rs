@@ -2,7 +2,9 @@
 //! audit stream, and record samples where that is asked for.
 
 use super::coverage;
-use crate::capture::{Capture, Windows, cgroups::CgroupNames, monotonic_ns, wall_minus_monotonic_ns};
+use crate::capture::{
+    Capture, Windows, cgroups::CgroupNames, monotonic_ns, status::CaptureStatus, wall_minus_monotonic_ns,
+};
 use crate::health::Health;
 use crate::notices::{Notice, Notices};
 use crate::queue::{Entry, Producer};
@@ -88,7 +90,8 @@ impl Audit {
         let clock = Clock::default();
         let out = Out { producer, recorder, clock };
         let published = Instant::now();
-        let coverage = coverage::of(&capture.status(), &rebuild);
+        let status = capture.status();
+        let coverage = coverage::of(&status, &rebuild);
         start.backend = coverage.backend.clone();
         let mut audit = Self {
             capture,
@@ -110,7 +113,7 @@ impl Audit {
         author.start(start, recovery, now_ns);
         author.coverage(audit.coverage.clone(), now_ns);
         audit.out.all(&mut audit.rebuild, None);
-        audit.publish();
+        audit.publish(status);
         audit
     }
 
@@ -120,22 +123,24 @@ impl Audit {
             self.capture.wait(self.flush);
             self.turn();
             if self.published.elapsed() >= PUBLISH_EVERY {
-                self.speak();
-                self.publish();
+                let status = self.capture.status();
+                self.speak(&status);
+                self.publish(status);
             }
         }
         let now_ns = self.capture.stop();
         self.turn();
         self.rebuild.finish(now_ns);
         self.out.all(&mut self.rebuild, None);
-        self.say_losses(now_ns);
+        let status = self.capture.status();
+        self.rebuild.node_losses(&status, now_ns);
         let (begun, ended) = self.rebuild.exchanges();
         self.rebuild.author().stop("signal", begun, ended, now_ns);
         self.out.rest(&mut self.rebuild, std::mem::take(&mut self.noted), true);
         if let Some(recorder) = &mut self.out.recorder {
             recorder.stop(now_ns);
         }
-        self.publish();
+        self.publish(status);
     }
 
     fn turn(&mut self) {
@@ -180,7 +185,7 @@ impl Audit {
 
     /// Says in the stream what there is to say. Not while the queue is full: what is lost waits in the book of gaps, which
     /// is bounded, until there is room to say it.
-    fn speak(&mut self) {
+    fn speak(&mut self, status: &CaptureStatus) {
         if !self.out.producer.has_room() {
             return;
         }
@@ -189,8 +194,8 @@ impl Audit {
         let kept_below = self.kept_below.load(Ordering::Acquire);
         self.listen();
         self.rebuild.author().kept(kept_below);
-        self.say_losses(now_ns);
-        let coverage = coverage::of(&self.capture.status(), &self.rebuild);
+        self.rebuild.node_losses(status, now_ns);
+        let coverage = coverage::of(status, &self.rebuild);
         if coverage::differs(&self.coverage, &coverage) {
             self.coverage = coverage;
             self.rebuild.author().coverage(self.coverage.clone(), now_ns);
@@ -198,11 +203,6 @@ impl Audit {
         self.rebuild.author().tick(now_ns);
         let left = self.out.rest(&mut self.rebuild, std::mem::take(&mut self.noted), false);
         self.noted = left;
-    }
-
-    fn say_losses(&mut self, now_ns: u64) {
-        let status = self.capture.status();
-        self.rebuild.node_losses(&status, now_ns);
     }
 
     /// How the samples' clock stands to the wall's; it follows when the wall's is set or slewed.
@@ -218,9 +218,9 @@ impl Audit {
         }
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self, status: CaptureStatus) {
         self.published = Instant::now();
-        self.health.publish_capture(self.capture.status());
+        self.health.publish_capture(status);
         let recorded = self.out.recorder.iter().flat_map(Recorder::counters);
         self.health.publish_rebuild(self.rebuild.counters().chain(recorded), self.rebuild.losses());
     }
