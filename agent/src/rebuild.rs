@@ -139,7 +139,7 @@ impl Rebuild {
     pub fn unseen_connections(&self) -> BTreeMap<&'static str, u64> {
         let counters = self.pipeline.counters();
         let reasons = [
-            ("tls", counters.tls_connections),
+            ("tls", counters.tls_connections_unread),
             ("http2", counters.http2_connections),
             ("not_http", counters.not_http_connections),
             ("outgoing", counters.outgoing_connections),

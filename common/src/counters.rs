@@ -62,6 +62,12 @@ counters! {
     LostReceivedBytes = 11, "lost_received_bytes";
     /// The same of bytes sent.
     LostSentBytes = 12, "lost_sent_bytes";
+    /// Bytes of a socket that were not looked at, because the plaintext of the TLS on it is read where the gateway has it.
+    CiphertextBytes = 13, "ciphertext_bytes";
+    /// Calls of a TLS library whose connection is not known for sure, or is none of ours: nothing is said of their bytes.
+    PlaintextUntied = 14, "plaintext_untied";
+    /// Calls of a TLS library on a watched connection that found every buffer of their CPU in use: their plaintext is a hole.
+    PlaintextNoBuffer = 15, "plaintext_no_buffer";
 }
 
 /// A kernel program, as the owner of a bank of counters and of a scratch buffer on each CPU.
@@ -74,24 +80,36 @@ pub enum Program {
     Sent = 1,
     /// Sends of whole pages, which before 6.5 have a function of their own.
     PagesSent = 2,
+    /// Plaintext of a TLS library, in either direction. Its programs can be preempted by each other and by themselves, so
+    /// each claims one of these for as long as it runs.
+    Plaintext0 = 3,
+    /// See `Plaintext0`.
+    Plaintext1 = 4,
+    /// See `Plaintext0`.
+    Plaintext2 = 5,
+    /// See `Plaintext0`.
+    Plaintext3 = 6,
     /// Changes of a connection's state.
-    StateChanged = 3,
+    StateChanged = 7,
     /// Ends of sockets.
-    Destroyed = 4,
+    Destroyed = 8,
     /// As `StateChanged`, in an interrupt that came while that one ran (docs/decisions/0006-programs-alone.md).
-    StateChangedInside = 5,
+    StateChangedInside = 9,
     /// As `Destroyed`, likewise.
-    DestroyedInside = 6,
+    DestroyedInside = 10,
 }
 
 /// How many programs there are.
-pub const PROGRAMS: u32 = 7;
+pub const PROGRAMS: u32 = 11;
 
 /// How many of them, the first ones, copy payload.
-pub const COPYING_PROGRAMS: u32 = 3;
+pub const COPYING_PROGRAMS: u32 = 7;
+
+/// What programs claim that have found no [`Program::Plaintext0`] free, to count that, by atomic additions.
+pub const UNCLAIMED: u32 = PROGRAMS;
 
 /// How many slots the array has.
-pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::BANK;
+pub const COUNTER_SLOTS: u32 = (PROGRAMS + 1) * KernelCounter::BANK;
 
 /// Where a [`Program`] counts.
 #[must_use]

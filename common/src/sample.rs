@@ -58,8 +58,10 @@ pub struct SampleHeader {
     pub role: u8,
     /// `AF_INET` (2) or `AF_INET6` (10).
     pub family: u8,
+    /// [`Layer`]: what `seq` and `other_seq` count.
+    pub layer: u8,
     /// Explicit padding, zero.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
     /// The socket's own address; IPv4 in the first 4 bytes.
     pub local_addr: [u8; 16],
     /// The peer's address; IPv4 in the first 4 bytes.
@@ -149,6 +151,19 @@ wire_enum! {
 }
 
 wire_enum! {
+    /// Which bytes a sample's sequence numbers count (docs/decisions/0070-plaintext-is-a-stream.md). Once a connection has
+    /// one of plaintext, every further sample of it is of plaintext.
+    Layer {
+        /// Those of the socket: TCP's own numbers.
+        Socket = 0,
+        /// Plaintext of the TLS on it, from the first byte, which is number 0.
+        Plaintext = 1,
+        /// The same, but plaintext may have moved before the probes were there: number 0 is the first byte that they saw.
+        PlaintextMidway = 2,
+    }
+}
+
+wire_enum! {
     /// A direction of a connection as the kernel maps know it.
     Direction {
         /// Client to gateway.
@@ -175,14 +190,16 @@ pub struct Window {
     /// The sequence number at which the window, or its first step, ends (exclusive).
     pub until: u32,
     /// [`WindowKind`].
-    pub kind: u16,
+    pub kind: u8,
+    /// 1: `until` is a number of plaintext, 0: one of the socket's. One that was meant for the other says nothing.
+    pub plaintext: u8,
     /// How many further steps of [`WINDOW_STEP_BYTES`] follow. Only for [`WindowKind::Skip`].
     pub more_steps: u16,
 }
 
 /// See [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u16)]
+#[repr(u8)]
 pub enum WindowKind {
     /// Nothing is needed before the end: stay silent; one sample with [`Unseen::Skipped`] tells when a step, or the end, is
     /// reached. A call that straddles the end yields that sample for its part before it, then copies from there on.
@@ -210,6 +227,7 @@ mod tests {
         assert_eq!(Kind::try_from(0), Err(0));
         assert_eq!(Unseen::try_from(200), Err(200));
         assert_eq!(Role::try_from(3), Err(3));
+        assert_eq!(Layer::try_from(2), Ok(Layer::PlaintextMidway));
     }
 
     #[test]

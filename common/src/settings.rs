@@ -1,5 +1,6 @@
 //! What the agent tells the kernel programs at load time and through maps.
 
+use crate::sample::{Layer, Role};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bitmap of the 65,536 local ports, the first thing that every program looks at.
@@ -39,6 +40,34 @@ pub struct ConnectionState {
     pub fin_sent: u16,
     /// Bytes copied from each direction since the other one last moved.
     pub run: [u32; 2],
+    /// When it was opened (CLOCK_MONOTONIC nanoseconds); 0: not seen.
+    pub opened_ns: u64,
+    /// Plaintext bytes of each direction so far.
+    pub plaintext: [u32; 2],
+    /// The library's object for the TLS on this connection: an address in the gateway's memory, only compared.
+    pub tls_object: u64,
+    /// [`crate::sample::Layer`].
+    pub layer: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
+}
+
+impl ConnectionState {
+    /// Of a connection on which nothing has moved for us.
+    #[must_use]
+    pub const fn new(role: Role, opened_ns: u64) -> Self {
+        Self {
+            lost: 0,
+            role: role as u16,
+            fin_sent: 0,
+            run: [0; 2],
+            opened_ns,
+            plaintext: [0; 2],
+            tls_object: 0,
+            layer: Layer::Socket as u32,
+            reserved: 0,
+        }
+    }
 }
 
 /// What the programs need to know besides offsets; a read-only global like [`Offsets`].
@@ -114,6 +143,8 @@ offsets! {
     sk_state: "sock".["__sk_common.skc_state"],
     /// Network namespace.
     sk_net: "sock".["__sk_common.skc_net.net"],
+    /// The kernel's socket cookie; 0 until somebody has asked for it.
+    sk_cookie: "sock".["__sk_common.skc_cookie"],
     /// Flag bits (`enum sock_flags`).
     sk_flags: "sock".["__sk_common.skc_flags"],
     /// Pending error: set when the peer's RST ends a connection.
@@ -148,6 +179,8 @@ offsets! {
     task_files: "task_struct".["files"],
     /// Descriptor table.
     files_fdt: "files_struct".["fdt"],
+    /// How many descriptors it has room for.
+    fdt_max_fds: "fdtable".["max_fds"],
     /// The table's array of files.
     fdt_fd: "fdtable".["fd"],
     /// A file's own data: the `struct socket` of a socket.

@@ -13,8 +13,8 @@ use core::{
     ptr::{NonNull, addr_of},
 };
 use s3auditd_common::{
-    counters::{KernelCounter, Program},
-    sample::{Kind, Role, SampleHeader, Unseen},
+    counters::{COPYING_PROGRAMS, KernelCounter, Program},
+    sample::{Kind, Layer, Role, SampleHeader, Unseen},
     settings::ConnectionState,
 };
 
@@ -32,6 +32,8 @@ pub struct Origin {
     pub state: Option<NonNull<ConnectionState>>,
     /// Who counts.
     pub program: Program,
+    /// What the sequence numbers count.
+    pub layer: Layer,
 }
 
 /// Fills the header of this program's own buffer but for its piece: `seq`, `len`, `copied`, `unseen`. In place, field
@@ -42,7 +44,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = matches!(origin.program, Program::Received | Program::Sent | Program::PagesSent);
+    let in_task = (origin.program as u32) < COPYING_PROGRAMS;
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();
@@ -53,7 +55,8 @@ pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other
         (*header).netns = origin.tcp.netns();
         (*header).local_port = origin.port;
         (*header).kind = kind as u8;
-        (*header).reserved = 0;
+        (*header).layer = origin.layer as u8;
+        (*header).reserved = [0; 3];
         if let Some(state) = origin.state {
             (*header).lost = (*state.as_ptr()).lost;
             (*header).role = (*state.as_ptr()).role as u8;
@@ -139,7 +142,8 @@ pub unsafe fn output_unseen(
     };
     count_of(program, cause, 1);
     if !matches!(why, Unseen::Skipped) {
-        count_lost_bytes(program, u64::from(len));
+        // SAFETY: the header is filled.
+        count_lost_bytes(program, unsafe { (*header).kind }, u64::from(len));
     }
     if let Some(state) = state {
         // Two calls on one connection may race here and count one loss for two: the total is exact in the CPU's
@@ -149,12 +153,12 @@ pub unsafe fn output_unseen(
     }
 }
 
-/// Bytes of the stream of which the ring took no sample, to that `Program`.
+/// Bytes of the stream of which the ring took no sample of that `Kind`, to that `Program`.
 #[inline(always)]
-pub fn count_lost_bytes(program: u32, bytes: u64) {
-    if program == Program::Received as u32 {
+pub fn count_lost_bytes(program: u32, kind: u8, bytes: u64) {
+    if kind == Kind::Received as u8 {
         count_of(program, KernelCounter::LostReceivedBytes, bytes);
-    } else if program <= Program::PagesSent as u32 {
+    } else if kind == Kind::Sent as u8 {
         count_of(program, KernelCounter::LostSentBytes, bytes);
     }
     // The samples of all others are of no bytes.

@@ -168,6 +168,17 @@ impl Sock {
         unsafe { NUMBERS.get(address) }.and_then(|known| NonZero::new(*known))
     }
 
+    /// The same, if the socket has been seen moving bytes: it is not asked for here, so an untyped pointer will do.
+    #[inline(always)]
+    pub fn known_cookie(self) -> Option<NonZero<u64>> {
+        if constant(|c| &c.own_numbers) == 0 {
+            // SAFETY: the cookie is a u64.
+            return NonZero::new(unsafe { self.0.read(|o| &o.sk_cookie) });
+        }
+        // SAFETY: a map value; values are never changed in place.
+        unsafe { NUMBERS.get(self.0.address()) }.and_then(|known| NonZero::new(*known))
+    }
+
     /// [`Self::cookie`] of a socket that has just become a connection: a number that its address had before is forgotten.
     #[inline(always)]
     pub fn fresh_cookie(self) -> Option<NonZero<u64>> {
@@ -358,6 +369,17 @@ impl Task {
     pub fn descriptor_is(self, descriptor: u32, sock: Sock) -> bool {
         let address = self.sock_of(descriptor);
         address != 0 && sock.is_at(address)
+    }
+
+    /// How many descriptors the task's table has room for.
+    #[inline(always)]
+    pub fn descriptor_room(self) -> u32 {
+        // SAFETY: as in `sock_of`; the number is an unsigned int.
+        unsafe {
+            let files: u64 = self.task.read(|o| &o.task_files);
+            let table: u64 = read_kernel(files + offset(|o| &o.files_fdt) as u64);
+            read_kernel(table + offset(|o| &o.fdt_max_fds) as u64)
+        }
     }
 
     /// The `struct sock` behind that descriptor of the task; 0 if it is no socket.

@@ -5,14 +5,16 @@ use crate::{
     emit::{Origin, fill, output_unseen},
     kernel::{Sock, TcpSock, state},
     maps::{CONNECTIONS, WINDOWS, count, header},
-    watch::{connection, is_watched_port},
+    watch::{connection, is_watched_port, layer_of},
 };
-use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
-    sample::{Direction, Kind, Role, Unseen, window_key},
+    sample::{Direction, Kind, Layer, Role, Unseen, window_key},
     settings::ConnectionState,
 };
 
@@ -66,7 +68,7 @@ fn destroyed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: 
         // SAFETY: a map value; this program is the only one that removes it.
         let (role, fin_sent) = unsafe { ((*known.as_ptr()).role, (*known.as_ptr()).fin_sent) };
         if role != Role::Connected as u16 {
-            let origin = Origin { tcp, cookie, port, state: Some(known), program };
+            let origin = Origin { tcp, cookie, port, state: Some(known), program, layer: layer_of(Some(known)) };
             tell(context, &origin, Kind::Closed, u32::from(fin_sent));
         }
         let _gone_already = CONNECTIONS.remove(cookie);
@@ -96,14 +98,15 @@ fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: Tc
     let Some(cookie) = cookie else { return count(program, KernelCounter::TableFull, 1) };
     let cookie = cookie.get();
     if role != Role::Unknown {
-        let fresh = ConnectionState { lost: 0, role: role as u16, fin_sent: 0, run: [0; 2] };
+        // SAFETY: a helper without arguments.
+        let fresh = ConnectionState::new(role, unsafe { bpf_ktime_get_ns() });
         if CONNECTIONS.insert(cookie, fresh, 0).is_err() {
             count(program, KernelCounter::TableFull, 1);
             warn!(context, "connection table full: port {} is captured without run budget and loss count", port);
         }
         if role == Role::Accepted {
             let state = connection(cookie);
-            tell(context, &Origin { tcp, cookie, port, state, program }, Kind::Opened, 0);
+            tell(context, &Origin { tcp, cookie, port, state, program, layer: Layer::Socket }, Kind::Opened, 0);
         }
         return;
     }
@@ -120,7 +123,7 @@ fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: Tc
             }
         }
     }
-    let origin = Origin { tcp, cookie, port, state: known, program };
+    let origin = Origin { tcp, cookie, port, state: known, program, layer: layer_of(known) };
     match new {
         state::CLOSE_WAIT => tell(context, &origin, Kind::PeerClosed, 0),
         state::FIN_WAIT1 | state::LAST_ACK => {
@@ -146,9 +149,16 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     let Some(own) = header(origin.program) else { return };
     // SAFETY: the buffer is this program's own.
     let header = unsafe { &raw mut (*own).header };
+    let (seq, other_seq) = match origin.state {
+        Some(state) if origin.layer as u8 != Layer::Socket as u8 => {
+            // SAFETY: a map value that lives until the socket is destroyed.
+            let [received, sent] = unsafe { (*state.as_ptr()).plaintext };
+            (received, sent)
+        }
+        _ => (origin.tcp.received_to(), origin.tcp.sent_to().wrapping_sub(not_bytes)),
+    };
     // SAFETY: as above.
-    unsafe { fill(header, origin, kind, origin.tcp.sent_to().wrapping_sub(not_bytes)) };
-    let seq = origin.tcp.received_to();
+    unsafe { fill(header, origin, kind, other_seq) };
     // SAFETY: the context is the running program's own.
     unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, Unseen::Seen, origin.state) };
 }

@@ -4,6 +4,11 @@
 //! user memory; `watch` decides whether that matters, `payload` cuts it into pieces, `emit` puts samples into the
 //! ring and counts. `lifecycle` tells of connections opened and closed.
 #![expect(unsafe_code, reason = "kernel programs are made of raw pointers and helpers; each block names its invariant")]
+#![expect(
+    internal_features,
+    reason = "the BPF target has atomic exchange and addition, but `core::sync::atomic` does not offer them"
+)]
+#![feature(core_intrinsics)]
 #![no_std]
 #![no_main]
 

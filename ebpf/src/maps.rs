@@ -6,8 +6,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray},
 };
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, counter_slot},
+    counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, UNCLAIMED, counter_slot},
     sample::{MAX_PIECE_BYTES, SampleHeader, Window},
     settings::{ConnectionState, Constants, Offsets, PortBitmap},
 };
@@ -85,6 +86,11 @@ pub static IN_FLIGHT: LruHashMap<u64, InFlight> = LruHashMap::with_max_entries(1
 #[map]
 pub static NUMBERS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, 0);
 
+/// Since when (CLOCK_MONOTONIC nanoseconds) every probe of a file with a TLS library is in place, by the number that the
+/// agent gave it; see `backend::tls`.
+#[map]
+pub static TLS_READY: HashMap<u32, u64> = HashMap::with_max_entries(1024, 0);
+
 /// This CPU.
 #[inline(always)]
 pub fn cpu() -> u32 {
@@ -102,6 +108,39 @@ pub fn scratch(program: u32) -> Option<*mut Scratch> {
 #[inline(always)]
 pub fn header(program: Program) -> Option<*mut Header> {
     HEADERS.get_ptr_mut(cpu() * PROGRAMS + program as u32)
+}
+
+/// Claims a buffer for plaintext on this CPU, to be given back with [`release`]. None: all are in use.
+#[inline(always)]
+pub fn claim() -> Option<Program> {
+    for program in [Program::Plaintext0, Program::Plaintext1, Program::Plaintext2, Program::Plaintext3] {
+        if let Some(own) = header(program) {
+            // SAFETY: a map value, aligned; only this function and `release` touch the word of these programs.
+            let was_busy = unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*own).busy, 1) };
+            if was_busy == 0 {
+                return Some(program);
+            }
+        }
+    }
+    None
+}
+
+/// See [`claim`].
+#[inline(always)]
+pub fn release(program: Program) {
+    if let Some(own) = header(program) {
+        // SAFETY: as in `claim`. An exchange and no store: nothing may move behind it.
+        let _was_busy = unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*own).busy, 0) };
+    }
+}
+
+/// Adds to the counter that programs share which have claimed nothing.
+#[inline(always)]
+pub fn count_unclaimed(counter: KernelCounter, amount: u64) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(UNCLAIMED, counter)) {
+        // SAFETY: a map value, aligned, in a bank that is only added to atomically.
+        let _before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, amount) };
+    }
 }
 
 /// Adds to that program's counter on this CPU.

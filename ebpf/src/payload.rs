@@ -11,9 +11,9 @@ use core::{
     mem::MaybeUninit,
 };
 use s3auditd_common::{
-    counters::{KernelCounter, Program},
+    counters::KernelCounter,
     sample::{
-        Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, WINDOW_STEP_BYTES, Window,
+        Direction, Kind, Layer, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, SampleHeader, Unseen, WINDOW_STEP_BYTES, Window,
         WindowKind, window_key,
     },
     settings::ConnectionState,
@@ -193,7 +193,9 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
     count_of(program, KernelCounter::EmittedBytes, walk.emitted_bytes);
     count_of(program, KernelCounter::LostRingFull, walk.lost_full);
     count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
-    count_lost_bytes(program, walk.lost_bytes);
+    // SAFETY: the header is filled.
+    let kind = unsafe { (*header).kind };
+    count_lost_bytes(program, kind, walk.lost_bytes);
     // None: the table is full.
     let state = connection(walk.cookie);
     if let Some(state) = state {
@@ -202,7 +204,7 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
             (*state.as_ptr()).lost = (*header).lost;
             // What was asked for does not use up the budget of what comes after.
             if walk.unlimited == 0 {
-                let direction = if program == Program::Received as u32 { Direction::Received } else { Direction::Sent };
+                let direction = if kind == Kind::Received as u8 { Direction::Received } else { Direction::Sent };
                 let run = run_of(state.as_ptr(), direction);
                 *run = (*run).saturating_add(walk.seq.wrapping_sub(walk.from));
             }
@@ -242,7 +244,12 @@ fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
         return everything;
     };
     // SAFETY: a map value; the agent replaces values whole.
-    let Window { mut until, kind, mut more_steps } = unsafe { *window };
+    let Window { mut until, kind, plaintext, mut more_steps } = unsafe { *window };
+    if (plaintext != 0) != (origin.layer as u8 != Layer::Socket as u8) {
+        // It counts other bytes: set before the connection's plaintext began to be read.
+        let _gone_already = WINDOWS.remove(key);
+        return everything;
+    }
     // Signed distances: right as long as a step, and a call, is less than 2 GiB long, which it is.
     let mut end_past = end.wrapping_sub(until) as i32;
     if end_past >= 0 && more_steps != 0 {
@@ -255,7 +262,7 @@ fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
             // Should the agent replace the window at this moment, it lasts longer or shorter than meant: what is lost or
             // copied by that is known by its sequence numbers.
             // SAFETY: as above.
-            unsafe { *window = Window { until, kind, more_steps } };
+            unsafe { *window = Window { until, kind, plaintext, more_steps } };
             return Wanted { silent: false, skip: call.len, unlimited: false };
         }
     }
@@ -272,7 +279,7 @@ fn against_window(origin: &Origin, call: &Call, end: u32) -> Wanted {
     if start_past >= 0 {
         return everything;
     }
-    if kind != WindowKind::Skip as u16 {
+    if kind != WindowKind::Skip as u8 {
         return Wanted { silent: false, skip: 0, unlimited: true };
     }
     if end_past < 0 {

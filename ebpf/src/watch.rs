@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use core::ptr::NonNull;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
-    sample::Role,
+    sample::{Layer, Role},
     settings::{ConnectionState, PORT_WORDS},
 };
 
@@ -53,7 +53,7 @@ pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<Connecti
     let mut state = connection(cookie);
     if state.is_none() {
         // Not seen opening: it was there before the probes (or the table was full then).
-        let fresh = ConnectionState { lost: 0, role: Role::Unknown as u16, fin_sent: 0, run: [0; 2] };
+        let fresh = ConnectionState::new(Role::Unknown, 0);
         let _exists_or_full = CONNECTIONS.insert(cookie, fresh, BPF_NOEXIST);
         state = connection(cookie);
     }
@@ -67,6 +67,18 @@ pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<Connecti
         return Err(NotAccepted);
     }
     Ok(Some(state))
+}
+
+/// Which bytes the connection's sequence numbers count. (No conversion from the number: the verifier knows no enum.)
+#[inline(always)]
+pub fn layer_of(state: Option<NonNull<ConnectionState>>) -> Layer {
+    let Some(state) = state else { return Layer::Socket };
+    // SAFETY: a map value that lives until the socket is destroyed.
+    match unsafe { (*state.as_ptr()).layer } {
+        1 => Layer::Plaintext,
+        2 => Layer::PlaintextMidway,
+        _ => Layer::Socket,
+    }
 }
 
 /// The gateway's own outgoing connection: not ours to audit.

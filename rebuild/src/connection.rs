@@ -7,6 +7,7 @@
 
 mod feed;
 mod order;
+mod plaintext;
 
 use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
@@ -16,7 +17,7 @@ use crate::pipeline::{Limits, Moved, Output};
 use crate::sample::{OwnedSample, Sample};
 use crate::stream::Stream;
 use order::GiveUp;
-use s3auditd_common::sample::{Direction, Kind, Role, Unseen, WindowKind};
+use s3auditd_common::sample::{Direction, Kind, Layer, Role, Unseen, WindowKind};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
@@ -50,6 +51,8 @@ pub(crate) struct Connection {
     cgroup_id: u64,
     comm: [u8; 16],
     role: Role,
+    /// Which bytes the streams are of.
+    layer: Layer,
     /// `lost` of the latest sample.
     lost: u32,
     /// The streams' beginning is known. Until then pieces wait: an earlier one may come from another CPU.
@@ -87,6 +90,7 @@ impl Connection {
             cgroup_id: header.cgroup_id,
             comm: header.comm,
             role: sample.role,
+            layer: Layer::Socket,
             lost: 0,
             anchored: false,
             received: Stream::starting_at(received),
@@ -109,6 +113,12 @@ impl Connection {
         if newly_lost.cast_signed() > 0 {
             out.counters.kernel_lost_samples += u64::from(newly_lost);
             self.lost = header.lost;
+        }
+        match (self.layer, sample.layer) {
+            (Layer::Socket, Layer::Socket) => {}
+            (Layer::Socket, layer) => self.become_plaintext(layer, header.time_ns, out),
+            (_, Layer::Socket) => return self.take_late_ciphertext(sample, out),
+            _ => {}
         }
         match sample.kind {
             Kind::Received => self.take_data(Direction::Received, sample, out),
@@ -235,7 +245,7 @@ impl Connection {
             Direction::Sent => closed.sent,
         });
         let last = end.map_or(stream.assembler.cursor(), |raw| stream.assembler.widen(raw));
-        stream.account.balances(last, end.is_some())
+        stream.account.balances(last, end.is_some() && self.layer == Layer::Socket)
     }
 
     /// What is missing is lost, and why: everything that could arrive has, or it is not waited for.
@@ -287,8 +297,9 @@ impl Connection {
         }
         for direction in [Direction::Received, Direction::Sent] {
             let appetite = self.http.appetite(direction);
-            let Some(window) = self.stream_mut(direction).window(appetite) else { continue };
-            let counter = if window.kind == WindowKind::Skip as u16 {
+            let Some(mut window) = self.stream_mut(direction).window(appetite) else { continue };
+            window.plaintext = u8::from(self.layer != Layer::Socket);
+            let counter = if window.kind == WindowKind::Skip as u8 {
                 &mut out.counters.skip_windows
             } else {
                 &mut out.counters.want_windows

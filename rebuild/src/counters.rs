@@ -34,6 +34,10 @@ counters! {
     http2_connections,
     /// Connections that began with a TLS hello.
     tls_connections,
+    /// Connections whose TLS is read as plaintext: they give records like any other.
+    tls_connections_read,
+    /// Connections with TLS on which the client sent data that was not read, or not from the first byte on.
+    tls_connections_unread,
     /// Headers of the PROXY protocol in front of a connection's first request.
     proxy_headers,
     /// Connections of role unknown on which the gateway is the client.

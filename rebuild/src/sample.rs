@@ -1,6 +1,6 @@
 //! Bytes of the ring become a [`Sample`], in this one place.
 
-use s3auditd_common::sample::{Kind, Role, SampleHeader, Unseen};
+use s3auditd_common::sample::{Kind, Layer, Role, SampleHeader, Unseen};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use zerocopy::FromBytes as _;
 
@@ -15,6 +15,8 @@ pub struct Sample<'a> {
     pub unseen: Unseen,
     /// Parsed `header.role`.
     pub role: Role,
+    /// Parsed `header.layer`.
+    pub layer: Layer,
     /// Exactly `header.copied` bytes: all of `header.len`, or none.
     pub payload: &'a [u8],
 }
@@ -66,6 +68,7 @@ impl<'a> Sample<'a> {
         let kind = Kind::try_from(header.kind).map_err(unknown("kind"))?;
         let unseen = Unseen::try_from(header.unseen).map_err(unknown("unseen"))?;
         let role = Role::try_from(header.role).map_err(unknown("role"))?;
+        let layer = Layer::try_from(header.layer).map_err(unknown("layer"))?;
         let expected = if unseen == Unseen::Seen { header.len } else { 0 };
         if header.copied != expected {
             return Err(SampleError::Inconsistent { len: header.len, copied: header.copied });
@@ -74,7 +77,7 @@ impl<'a> Sample<'a> {
             .ok()
             .and_then(|copied| rest.get(..copied))
             .ok_or(SampleError::Truncated { announced: header.copied, present: rest.len() })?;
-        Ok(Self { header, kind, unseen, role, payload })
+        Ok(Self { header, kind, unseen, role, layer, payload })
     }
 
     /// The gateway's own address and port.

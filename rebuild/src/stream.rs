@@ -70,7 +70,7 @@ impl Stream {
                 // One map entry a direction: this replaces a want window.
                 self.want_until = 0;
                 let until = low(cursor.saturating_add(first));
-                Some(Window { until, kind: WindowKind::Skip as u16, more_steps })
+                Some(Window { until, kind: WindowKind::Skip as u8, plaintext: 0, more_steps })
             }
             Appetite::Needs => {
                 let covered = self.want_until.saturating_sub(cursor);
@@ -78,7 +78,7 @@ impl Stream {
                     return None;
                 }
                 self.want_until = cursor.saturating_add(WANT_STEP_BYTES);
-                Some(Window { until: low(self.want_until), kind: WindowKind::Want as u16, more_steps: 0 })
+                Some(Window { until: low(self.want_until), kind: WindowKind::Want as u8, plaintext: 0, more_steps: 0 })
             }
         }
     }

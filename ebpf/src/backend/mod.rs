@@ -2,22 +2,24 @@
 //! way and ends in [`moved`].
 
 mod function;
+mod go_tls;
 pub mod probe;
 mod registers;
 mod socket;
 mod system_call;
+mod tls;
 
 use crate::{
     emit::Origin,
     kernel::{Sock, TcpSock},
     maps::count,
     payload::{Call, Source, take},
-    watch::{state_of, watched},
+    watch::{layer_of, state_of, watched},
 };
 use core::ffi::c_void;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
-    sample::{Direction, Unseen},
+    sample::{Direction, Layer, Unseen},
 };
 
 /// Receive flags under which the stream is not consumed: `MSG_OOB`, `MSG_PEEK`, `MSG_ERRQUEUE`.
@@ -52,7 +54,11 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     let Some(cookie) = sock.cookie() else { return count(program, KernelCounter::TableFull, 1) };
     let cookie = cookie.get();
     let Ok(state) = state_of(program, cookie) else { return };
-    let origin = Origin { tcp, cookie, port, state, program };
+    if layer_of(state) as u8 != Layer::Socket as u8 {
+        // Its plaintext is read where the gateway has it.
+        return count(program, KernelCounter::CiphertextBytes, result as u64);
+    }
+    let origin = Origin { tcp, cookie, port, state, program, layer: Layer::Socket };
     // An upper layer's lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
     let upper_layer = tcp.has_upper_layer();
     let len = if upper_layer { 0 } else { result as u32 };

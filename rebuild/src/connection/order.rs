@@ -5,7 +5,7 @@ use crate::account::Disposition;
 use crate::assembler::{Content, Piece};
 use crate::loss::LossCause;
 use crate::stream::Stream;
-use s3auditd_common::sample::{Direction, Unseen};
+use s3auditd_common::sample::{Direction, Layer, Unseen};
 
 /// What may be given up.
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +132,7 @@ impl Connection {
             Direction::Received => self.peer_closed_ns,
             Direction::Sent => self.local_closed_ns,
         };
+        let has_fin = self.layer == Layer::Socket;
         let stream = self.stream_mut(direction);
         let cursor = stream.assembler.cursor();
         let front = stream.assembler.front().map(|piece| piece.start);
@@ -140,7 +141,7 @@ impl Connection {
             return false;
         }
         // A FIN takes a sequence number too; but only time can tell it from a byte that is still on its way.
-        if lost.is_some() && end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
+        if lost.is_some() && has_fin && end == cursor + 1 && front.is_none() && fin.is_some_and(|fin| fin <= time_ns) {
             stream.assembler.set_cursor(end);
             stream.account.pass_fin();
             return true;
@@ -169,7 +170,8 @@ impl Connection {
             let stream = self.stream(direction);
             let (cursor, end) = (stream.assembler.cursor(), stream.assembler.widen(raw));
             // One more may be the FIN's own number: which close sent it is not always told.
-            if end > cursor + 1 || (end > cursor && end <= stream.skip_until) {
+            let sure = end > cursor + 1 || self.layer != Layer::Socket || end <= stream.skip_until;
+            if end > cursor && sure {
                 self.pass_over(direction, end, closed.time_ns, Some(LossCause::Hole), out);
             }
         }

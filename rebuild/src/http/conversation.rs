@@ -8,6 +8,7 @@
 
 use super::body::Body;
 use super::doubt::{Doubt, Doubtful, Range, Start};
+use super::encrypted::Encrypted;
 use super::open::{Open, Part};
 use super::preface::Preface;
 use super::reader::HeadReader;
@@ -160,6 +161,8 @@ pub(crate) struct Conversation {
     pub(super) doubt: Doubt,
     /// The running reply may have no body, whatever its head says: where that would be, there may be replies.
     pub(super) body_may_be_none: bool,
+    /// It began with a TLS hello, and may yet be read as plaintext. Both sides are opaque then.
+    pub(super) encrypted: Option<Box<Encrypted>>,
     /// What moved before the connection's beginning for us, and until it is in step, is a loss of ours.
     beginning_lost: bool,
 }
@@ -186,6 +189,7 @@ impl Conversation {
             next_ordinal: 0,
             doubt: Doubt::new(),
             body_may_be_none: false,
+            encrypted: None,
             beginning_lost,
         }
     }
@@ -218,6 +222,9 @@ impl Conversation {
     /// Hands out everything.
     pub(crate) fn close(&mut self, closing: Closing, time_ns: u64, cx: &mut Context<'_>) {
         self.end_preface(cx);
+        if self.encrypted.take().is_some_and(|encrypted| encrypted.has_application_data()) {
+            cx.counters.tls_connections_unread += 1;
+        }
         if let RequestSide::Head { reader, origin: Origin::First | Origin::Next } = &self.request
             && !reader.is_empty()
             && !reader.is_decided()
@@ -338,6 +345,9 @@ impl Conversation {
 
     /// What the direction's reader wants of the bytes to come.
     pub(crate) fn appetite(&self, direction: Direction) -> Appetite {
+        if self.encrypted.is_some() {
+            return Appetite::Indifferent;
+        }
         match direction {
             Direction::Received => match &self.request {
                 RequestSide::Preface(_) | RequestSide::Head { .. } => Appetite::Needs,
@@ -375,10 +385,11 @@ impl Conversation {
             ReplySide::Body { body, .. } => body.capacity(),
             ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => 0,
         };
-        self.open
-            .iter()
-            .map(Open::cost)
-            .fold(request.saturating_add(reply).saturating_add(self.doubt.cost()), usize::saturating_add)
+        let encrypted = if self.encrypted.is_some() { size_of::<Encrypted>() } else { 0 };
+        self.open.iter().map(Open::cost).fold(
+            request.saturating_add(reply).saturating_add(self.doubt.cost()).saturating_add(encrypted),
+            usize::saturating_add,
+        )
     }
 
     /// Index of the first exchange whose reply is not done: it owns the next bytes sent.
@@ -423,6 +434,37 @@ impl Conversation {
         self.request = RequestSide::Opaque;
         self.reply = ReplySide::Opaque;
         self.unsynced = false;
+    }
+
+    /// It began with a TLS hello: its records are followed until plaintext comes, or should have come.
+    pub(super) fn become_encrypted(&mut self, cx: &mut Context<'_>) {
+        cx.counters.tls_connections += 1;
+        self.become_opaque();
+        self.encrypted = Some(Box::default());
+    }
+
+    /// Its plaintext is seen from the first byte on: nothing of its ciphertext is unread.
+    pub(crate) fn is_read_as_plaintext(&mut self) {
+        self.encrypted = None;
+    }
+
+    /// Takes bytes of a connection that is opaque.
+    pub(super) fn pass_opaque(&mut self, direction: Direction, data: Data<'_>, cx: &mut Context<'_>) {
+        let count = match data {
+            Data::Seen(bytes) => bytes.len() as u64,
+            Data::Gap(count, _) => count,
+        };
+        cx.counters.opaque_bytes += count;
+        let Some(encrypted) = &mut self.encrypted else { return };
+        match (direction, data) {
+            (Direction::Received, Data::Seen(bytes)) => encrypted.receive(bytes),
+            (Direction::Received, Data::Gap(count, _)) => encrypted.lose(count),
+            (Direction::Sent, _) => encrypted.send(count),
+        }
+        if encrypted.is_unread() {
+            cx.counters.tls_connections_unread += 1;
+            self.encrypted = None;
+        }
     }
 
     /// The running exchange's connection carries something else from here on.

@@ -6,6 +6,7 @@ pub(crate) mod body;
 pub(crate) mod chunked;
 pub(crate) mod conversation;
 pub(crate) mod doubt;
+mod encrypted;
 pub(crate) mod framing;
 pub mod head;
 pub(crate) mod open;

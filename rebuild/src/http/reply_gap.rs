@@ -1,10 +1,11 @@
 //! The sent direction where its bytes were not seen.
 
 use super::body::Progress;
-use super::conversation::{Context, Conversation, ReplyOrigin, ReplySide, RequestSide, Span};
+use super::conversation::{Context, Conversation, Data, ReplyOrigin, ReplySide, RequestSide, Span};
 use super::doubt::Start;
 use crate::exchange::UnseenPart;
 use crate::loss::LossCause;
+use s3auditd_common::sample::Direction;
 
 impl Conversation {
     /// One step over unseen bytes; says how many of them it used.
@@ -64,7 +65,7 @@ impl Conversation {
                 }
             },
             ReplySide::Opaque => {
-                cx.counters.opaque_bytes += count;
+                self.pass_opaque(Direction::Sent, Data::Gap(count, LossCause::Unplaced), cx);
                 count
             }
         }

@@ -11,6 +11,7 @@ use super::probe::{Probe, Verdict};
 use super::reader::{Event, HeadReader};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
+use s3auditd_common::sample::Direction;
 
 impl Conversation {
     pub(super) fn sent(&mut self, span: Span<'_>, cx: &mut Context<'_>) {
@@ -84,7 +85,7 @@ impl Conversation {
                 }
             },
             ReplySide::Opaque => {
-                cx.counters.opaque_bytes += count;
+                self.pass_opaque(Direction::Sent, Data::Seen(bytes), cx);
                 bytes.len()
             }
         }

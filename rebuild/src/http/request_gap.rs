@@ -1,13 +1,14 @@
 //! The received direction where its bytes were not seen.
 
 use super::body::Progress;
-use super::conversation::{Context, Conversation, Origin, RequestSide, Span};
+use super::conversation::{Context, Conversation, Data, Origin, RequestSide, Span};
 use super::doubt::Start;
 use super::open::Part;
 use super::reader::HeadReader;
 use super::request_side::head;
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
+use s3auditd_common::sample::Direction;
 
 impl Conversation {
     /// One step over unseen bytes; says how many of them it used.
@@ -60,7 +61,7 @@ impl Conversation {
                 count
             }
             RequestSide::Opaque => {
-                cx.counters.opaque_bytes += count;
+                self.pass_opaque(Direction::Received, Data::Gap(count, LossCause::Unplaced), cx);
                 count
             }
         }

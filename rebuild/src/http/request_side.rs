@@ -10,6 +10,7 @@ use super::preface::{Found, Preface};
 use super::reader::{Event, HeadReader};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
+use s3auditd_common::sample::Direction;
 
 impl Conversation {
     pub(super) fn received(&mut self, span: Span<'_>, cx: &mut Context<'_>) {
@@ -66,7 +67,7 @@ impl Conversation {
                 0
             }
             RequestSide::Opaque => {
-                cx.counters.opaque_bytes += bytes.len() as u64;
+                self.pass_opaque(Direction::Received, Data::Seen(bytes), cx);
                 bytes.len()
             }
         }
@@ -284,11 +285,13 @@ impl Conversation {
         match origin {
             Origin::First => {
                 let tls = reader.is_empty() && matches!(rest, [0x16, 0x03, ..] | [0x16]);
-                let counter =
-                    if tls { &mut cx.counters.tls_connections } else { &mut cx.counters.not_http_connections };
-                *counter += 1;
                 cx.counters.opaque_bytes += buffered;
-                self.become_opaque();
+                if tls {
+                    self.become_encrypted(cx);
+                } else {
+                    cx.counters.not_http_connections += 1;
+                    self.become_opaque();
+                }
                 0
             }
             Origin::Next => {

@@ -1,0 +1,140 @@
+//! Plaintext of a gateway's TLS, as its library hands it out or is given it: the same samples, with numbers of plaintext.
+//!
+//! These programs run at probes in the gateway's own code. They can be preempted, also by themselves, so nothing of a CPU
+//! is theirs but what they claim. The library's own locks keep two calls of one direction of one connection apart.
+
+use crate::{
+    emit::Origin,
+    kernel::{Sock, Task},
+    maps::{TLS_READY, WINDOWS, claim, count_unclaimed, release},
+    payload::{Call, Source, take},
+    watch::{state_of, watched},
+};
+use aya_ebpf::{
+    EbpfContext as _, bindings::pt_regs, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext,
+};
+use core::ptr::NonNull;
+use s3auditd_common::{
+    counters::{KernelCounter, Program},
+    sample::{Direction, Layer, window_key},
+    settings::ConnectionState,
+};
+
+/// More descriptors than any process has.
+const MAX_DESCRIPTOR: u64 = 1 << 20;
+
+/// What the agent told a probe when it attached it: the file's number, and a number for the program's own use.
+#[derive(Clone, Copy)]
+pub struct Told {
+    pub file: u32,
+    pub own: u32,
+}
+
+impl Told {
+    #[inline(always)]
+    pub fn to(context: &ProbeContext) -> Self {
+        // SAFETY: the context is the running program's own.
+        let word = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
+        Self { file: (word >> 32) as u32, own: word as u32 }
+    }
+}
+
+/// The registers at the probe.
+#[inline(always)]
+pub fn registers(context: &ProbeContext) -> &pt_regs {
+    // SAFETY: a probe's context is its registers.
+    unsafe { &*context.regs }
+}
+
+/// Plaintext that moved.
+pub struct Plaintext {
+    pub direction: Direction,
+    /// The library's object.
+    pub object: u64,
+    pub address: u64,
+    pub len: u32,
+}
+
+/// The TCP socket behind that descriptor of the calling process, if it can be one of ours.
+#[inline(always)]
+pub fn socket_at(descriptor: u64) -> Option<Sock> {
+    let task = Task::current();
+    if descriptor >= MAX_DESCRIPTOR || descriptor >= u64::from(task.descriptor_room()) {
+        return None;
+    }
+    let address = task.sock_of(descriptor as u32);
+    // SAFETY: what lies behind a socket's file is a `struct sock`.
+    if address == 0 { None } else { Some(unsafe { Sock::untyped(address) }) }
+}
+
+/// Takes plaintext of the connection with that socket.
+#[inline(always)]
+pub fn moved(context: &ProbeContext, told: Told, sock: Sock, plaintext: &Plaintext) {
+    let Some((tcp, port)) = watched(sock) else { return };
+    // Its handshake has gone through the socket before; unless that was before our time, and then not a byte of it since.
+    let Some(cookie) = sock.known_cookie() else { return count_unclaimed(KernelCounter::PlaintextUntied, 1) };
+    let cookie = cookie.get();
+    let Ok(Some(state)) = state_of_unclaimed(cookie) else { return };
+    let Some((layer, seq, other_seq)) = numbers(told, cookie, state, plaintext) else {
+        return count_unclaimed(KernelCounter::PlaintextUntied, 1);
+    };
+    let Some(program) = claim() else {
+        count_unclaimed(KernelCounter::PlaintextNoBuffer, 1);
+        let lost = match plaintext.direction {
+            Direction::Received => KernelCounter::LostReceivedBytes,
+            Direction::Sent => KernelCounter::LostSentBytes,
+        };
+        return count_unclaimed(lost, u64::from(plaintext.len));
+    };
+    let origin = Origin { tcp, cookie, port, state: Some(state), program, layer };
+    let call = Call { direction: plaintext.direction, seq, len: plaintext.len, other_seq };
+    // SAFETY: the context is the running program's own.
+    unsafe { take::<false>(context.as_ptr(), &origin, &call, || Source::buffer(plaintext.address)) };
+    release(program);
+}
+
+/// [`state_of`], whose counts of rare cases go to a bank that another program may be adding to at this moment: they may
+/// come out too low.
+#[inline(always)]
+fn state_of_unclaimed(cookie: u64) -> Result<Option<NonNull<ConnectionState>>, crate::watch::NotAccepted> {
+    state_of(Program::Plaintext0, cookie)
+}
+
+/// What these bytes' numbers count, the first one's, and where the other direction stands. None: the connection carries the
+/// TLS of another object, so one of the two ties is wrong.
+#[inline(always)]
+fn numbers(
+    told: Told,
+    cookie: u64,
+    state: NonNull<ConnectionState>,
+    plaintext: &Plaintext,
+) -> Option<(Layer, u32, u32)> {
+    // SAFETY: a map value that lives until the socket is destroyed. Both directions may come here for the first time at
+    // once; they write the same.
+    let state = unsafe { &mut *state.as_ptr() };
+    if state.tls_object == 0 {
+        // SAFETY: a map value; values are replaced whole.
+        let ready_ns = unsafe { TLS_READY.get(told.file) }.copied().unwrap_or(u64::MAX);
+        let layer = if state.opened_ns > ready_ns { Layer::Plaintext } else { Layer::PlaintextMidway };
+        state.run = [0; 2];
+        state.tls_object = plaintext.object;
+        state.layer = layer as u32;
+        let _none = WINDOWS.remove(window_key(cookie, Direction::Received));
+        let _none = WINDOWS.remove(window_key(cookie, Direction::Sent));
+    }
+    if state.tls_object != plaintext.object {
+        return None;
+    }
+    let layer = if state.layer == Layer::Plaintext as u32 { Layer::Plaintext } else { Layer::PlaintextMidway };
+    let [received, sent] = state.plaintext;
+    Some(match plaintext.direction {
+        Direction::Received => {
+            state.plaintext[0] = received.wrapping_add(plaintext.len);
+            (layer, received, sent)
+        }
+        Direction::Sent => {
+            state.plaintext[1] = sent.wrapping_add(plaintext.len);
+            (layer, sent, received)
+        }
+    })
+}
