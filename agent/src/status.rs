@@ -1,7 +1,7 @@
 //! What the daemon says of itself, and how `s3auditd status` shows it.
 
 use crate::balance::Equation;
-use crate::capture::status::{CaptureStatus, CpuStatus};
+use crate::capture::status::{CaptureStatus, CpuStatus, TlsStatus};
 use crate::deliver::stats::DeliveryStatus;
 use crate::deliver::webhook;
 use crate::ledger::{Books, Count, DropCause};
@@ -108,6 +108,9 @@ pub fn render(status: &Status) -> String {
     let backend = if capture.backend.is_empty() { "none yet" } else { &capture.backend };
     line("backend", &format!("{backend}\n{}", capture.backend_reason));
     line("ports", &ports(capture));
+    if !capture.tls.is_empty() {
+        line("tls", &capture.tls.iter().map(tls).collect::<Vec<_>>().join("\n"));
+    }
     line("ring", &format!("{} bytes each CPU", number(capture.ring_bytes)));
     line("samples", &samples(&capture.cpus));
     line("kernel", &pairs(&kernel_counters(&capture.cpus)));
@@ -128,6 +131,15 @@ fn ports(capture: &CaptureStatus) -> String {
         format!("{} {}", port.port, if port.listening { "listening" } else { "waiting: nobody listens yet" })
     };
     or_none(capture.ports.iter().map(port).collect::<Vec<_>>().join("\n"))
+}
+
+fn tls(process: &TlsStatus) -> String {
+    let TlsStatus { pid, comm, library, version, probes, connections, problem } = process;
+    if problem.is_empty() {
+        format!("{comm}[{pid}]  {library} {version}, {probes} probes, {} connections read", number(*connections))
+    } else {
+        format!("{comm}[{pid}]  not read: {problem}")
+    }
 }
 
 fn samples(cpus: &[CpuStatus]) -> String {

@@ -70,6 +70,16 @@ impl ConnectionState {
     }
 }
 
+/// A file in which TLS is probed, by the number that the agent gave it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct TlsFile {
+    /// Since when every probe is in place (CLOCK_MONOTONIC nanoseconds): of connections opened later all plaintext is seen.
+    pub ready_ns: u64,
+    /// Connections whose plaintext was seen there; the kernel side adds.
+    pub tied: u64,
+}
+
 /// What the programs need to know besides offsets; a read-only global like [`Offsets`].
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]

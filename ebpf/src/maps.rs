@@ -10,7 +10,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 use s3auditd_common::{
     counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, UNCLAIMED, counter_slot},
     sample::{MAX_PIECE_BYTES, SampleHeader, Window},
-    settings::{ConnectionState, Constants, Offsets, PortBitmap},
+    settings::{ConnectionState, Constants, Offsets, PortBitmap, TlsFile},
 };
 
 /// Filled by the agent before the load; frozen, so the verifier sees constants.
@@ -86,10 +86,9 @@ pub static IN_FLIGHT: LruHashMap<u64, InFlight> = LruHashMap::with_max_entries(1
 #[map]
 pub static NUMBERS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, 0);
 
-/// Since when (CLOCK_MONOTONIC nanoseconds) every probe of a file with a TLS library is in place, by the number that the
-/// agent gave it; see `backend::tls`.
+/// Files with a TLS library, by the number that the agent gave each; see `backend::tls`.
 #[map]
-pub static TLS_READY: HashMap<u32, u64> = HashMap::with_max_entries(1024, 0);
+pub static TLS_FILES: HashMap<u32, TlsFile> = HashMap::with_max_entries(1024, 0);
 
 /// This CPU.
 #[inline(always)]
@@ -140,6 +139,17 @@ pub fn count_unclaimed(counter: KernelCounter, amount: u64) {
     if let Some(slot) = COUNTERS.get_ptr_mut(counter_slot(UNCLAIMED, counter)) {
         // SAFETY: a map value, aligned, in a bank that is only added to atomically.
         let _before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, amount) };
+    }
+}
+
+/// Counts a connection whose plaintext is seen in that file; says since when the file is covered.
+#[inline(always)]
+pub fn tied_in(file: u32) -> u64 {
+    let Some(file) = TLS_FILES.get_ptr_mut(file) else { return u64::MAX };
+    // SAFETY: a map value, aligned; the kernel side only adds, the agent writes it whole before it is used.
+    unsafe {
+        let _before = atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*file).tied, 1);
+        (*file).ready_ns
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::patience::stretched;
 use anyhow::{Context as _, bail};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long one reply may take; tests on two busy cores are slow, but not that slow.
@@ -14,8 +16,23 @@ const KEPT_BODY_BYTES: usize = 64 * 1024;
 /// One connection to a gateway.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffered: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    const fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
 }
 
 /// A final reply.
@@ -42,7 +59,18 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(stretched(PATIENCE)))?;
         stream.set_write_timeout(Some(stretched(PATIENCE)))?;
-        Ok(Self { stream, buffered: Vec::new() })
+        Ok(Self { stream: Stream::Plain(stream), buffered: Vec::new() })
+    }
+
+    /// Connects and speaks TLS; the handshake is done with the first bytes sent.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<Self> {
+        let plain = Self::open(address)?;
+        let Stream::Plain(socket) = plain.stream else { bail!("it speaks TLS already") };
+        let session = ClientConnection::new(Arc::clone(config), address.ip().into())?;
+        Ok(Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, socket))), buffered: Vec::new() })
     }
 
     /// Our end.
@@ -50,7 +78,7 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn local(&self) -> anyhow::Result<SocketAddr> {
-        Ok(self.stream.local_addr()?)
+        Ok(self.stream.socket().local_addr()?)
     }
 
     /// Sends in one call (as far as the socket takes it).
@@ -58,7 +86,11 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn send(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.stream.write_all(bytes).context("sending")
+        let sent = match &mut self.stream {
+            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        };
+        sent.context("sending")
     }
 
     /// Sends a FIN; what comes back is still read.
@@ -66,7 +98,7 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn finish(&mut self) -> anyhow::Result<()> {
-        Ok(self.stream.shutdown(Shutdown::Write)?)
+        Ok(self.stream.socket().shutdown(Shutdown::Write)?)
     }
 
     /// Sends, then reads the reply.
@@ -176,7 +208,11 @@ impl Connection {
     /// More bytes; false at the end of the stream.
     fn fill(&mut self) -> anyhow::Result<bool> {
         let mut piece = vec![0; 64 * 1024];
-        let length = self.stream.read(&mut piece).context("receiving")?;
+        let length = match &mut self.stream {
+            Stream::Plain(stream) => stream.read(&mut piece),
+            Stream::Tls(stream) => stream.read(&mut piece),
+        };
+        let length = length.context("receiving")?;
         piece.truncate(length);
         self.buffered.append(&mut piece);
         Ok(length > 0)

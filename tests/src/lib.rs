@@ -15,5 +15,6 @@ pub mod need;
 pub mod patience;
 pub mod record;
 pub mod stream;
+pub mod tls;
 pub mod webhook;
 pub mod world;

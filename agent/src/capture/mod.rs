@@ -2,7 +2,7 @@
 //!
 //! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
 //! can come, `sockets` what was there before, `listeners` who serves now,
-//! `cgroups` where. Only this folder talks to the kernel.
+//! `cgroups` where, `tls` what their TLS library has. Only this folder talks to the kernel.
 
 mod attach;
 mod backend;
@@ -13,6 +13,7 @@ mod listeners;
 mod ring;
 pub mod sockets;
 pub mod status;
+mod tls;
 
 pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
@@ -36,6 +37,7 @@ use s3auditd_common::{
 use s3auditd_rebuild::sample::Sample;
 use status::{CaptureStatus, CpuStatus, PortStatus};
 use std::{collections::BTreeMap, time::Duration};
+use tls::Tls;
 use tracing::warn;
 
 /// What to capture and how.
@@ -51,6 +53,8 @@ pub struct CaptureSettings {
     pub ring_watermark_bytes: u32,
     /// Connections known at once.
     pub max_connections: u32,
+    /// Whether plaintext of the gateway's TLS is read.
+    pub tls: bool,
 }
 
 /// A backend by its name, and what the kernel has against it.
@@ -87,6 +91,7 @@ pub struct Capture {
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
     listeners: Listeners,
+    tls: Option<Tls>,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -149,6 +154,16 @@ impl Capture {
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
         let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
         let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
+        let tls = if settings.tls {
+            let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
+            let started = Tls::start(&mut ebpf, files, &settings.ports);
+            Some(
+                started
+                    .map_err(|source| AttachError::System { what: "the thread that finds TLS libraries", source })?,
+            )
+        } else {
+            None
+        };
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| warn!(%error, "the kernel side's messages will not be seen"))
             .ok();
@@ -171,6 +186,7 @@ impl Capture {
             cpus,
             open_at_start,
             listeners,
+            tls,
         })
     }
 
@@ -182,6 +198,9 @@ impl Capture {
     /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
     /// (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
     pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> u64 {
+        if let Some(tls) = &mut self.tls {
+            tls.keep_up(&mut self.ebpf);
+        }
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
@@ -250,6 +269,7 @@ impl Capture {
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
             missed_runs: self.missed_runs(),
+            tls: self.tls.as_ref().map(Tls::status).unwrap_or_default(),
             verified_instructions: self.verified_instructions(),
         }
     }
@@ -258,7 +278,8 @@ impl Capture {
         // Slot by slot, each with a value for every possible CPU.
         let slots: Vec<_> = (0..COUNTER_SLOTS).map(|slot| self.counters.get(&slot, 0).ok()).collect();
         let value = |counter: KernelCounter, cpu: u32| {
-            let banks = slots.chunks(KernelCounter::ALL.len()).take(PROGRAMS as usize);
+            // One for each program, and the one that they share.
+            let banks = slots.chunks(KernelCounter::ALL.len());
             banks
                 .filter_map(|bank| bank.get(counter as usize)?.as_ref()?.get(cpu as usize).copied())
                 .fold(0, u64::wrapping_add)

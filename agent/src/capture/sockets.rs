@@ -43,12 +43,28 @@ pub fn listening_elsewhere() -> Listening {
     listening
 }
 
+/// The sockets (inodes) that listen on these local ports, in all namespaces.
+#[must_use]
+pub fn listening_sockets(watched: &[u16]) -> BTreeSet<u64> {
+    let mut sockets = BTreeSet::new();
+    for_each_namespace(|process, _| {
+        let read = for_each_socket(process, |Entry { port, state, inode }| {
+            if state == LISTEN && watched.contains(&port) {
+                sockets.insert(inode);
+            }
+            state == LISTEN
+        });
+        read.is_some()
+    });
+    sockets
+}
+
 /// How many connections are open on these local ports, in all namespaces.
 #[must_use]
 pub fn open_connections(watched: &[u16]) -> u64 {
     let mut open = 0;
     for_each_namespace(|process, _| {
-        let read = for_each_socket(process, |port, state| {
+        let read = for_each_socket(process, |Entry { port, state, .. }| {
             if matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port) {
                 open += 1;
             }
@@ -61,7 +77,7 @@ pub fn open_connections(watched: &[u16]) -> u64 {
 
 /// Adds what listens in the namespace of this process; None: it is gone.
 fn listeners(process: &str, namespace: u64, listening: &mut Listening) -> Option<()> {
-    for_each_socket(process, |port, state| {
+    for_each_socket(process, |Entry { port, state, .. }| {
         if state == LISTEN {
             listening.entry(port).or_default().insert(namespace);
         }
@@ -98,16 +114,16 @@ fn inode(link: &str) -> Option<u64> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Calls `each` with local port and state of the sockets of a process's namespace until it answers false. A table that is
+/// Calls `each` with the sockets of a process's namespace until it answers false. A table that is
 /// not there (no IPv6) is empty; None: no table could be read.
-fn for_each_socket(process: &str, mut each: impl FnMut(u16, &str) -> bool) -> Option<()> {
+fn for_each_socket(process: &str, mut each: impl FnMut(Entry<'_>) -> bool) -> Option<()> {
     let mut read = None;
     for table in TABLES {
         let Ok(file) = File::open(format!("/proc/{process}/net/{table}")) else { continue };
         read = Some(());
         for line in BufReader::new(file).lines().skip(1).map_while(Result::ok) {
-            if let Some((port, state)) = entry(&line)
-                && !each(port, state)
+            if let Some(entry) = entry(&line)
+                && !each(entry)
             {
                 break;
             }
@@ -116,12 +132,22 @@ fn for_each_socket(process: &str, mut each: impl FnMut(u16, &str) -> bool) -> Op
     read
 }
 
-/// Local port and state of a line: `sl local_address rem_address st ...`, addresses as hex `ADDRESS:PORT`.
-fn entry(line: &str) -> Option<(u16, &str)> {
+/// What is read of a line.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry<'a> {
+    port: u16,
+    state: &'a str,
+    inode: u64,
+}
+
+/// A line: `sl local_address rem_address st queues timer retransmits uid timeout inode ...`, addresses as hex
+/// `ADDRESS:PORT`.
+fn entry(line: &str) -> Option<Entry<'_>> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
     let state = fields.nth(1)?;
-    Some((u16::from_str_radix(port, 16).ok()?, state))
+    let inode = fields.nth(5)?.parse().ok()?;
+    Some(Entry { port: u16::from_str_radix(port, 16).ok()?, state, inode })
 }
 
 #[cfg(test)]
@@ -132,7 +158,7 @@ mod tests {
     #[test]
     fn lines_of_the_table_and_names_of_namespaces_are_read() {
         let line = "   0: 0100007F:2328 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1234 1";
-        assert_eq!(entry(line), Some((9000, "0A")));
+        assert_eq!(entry(line), Some(Entry { port: 9000, state: "0A", inode: 1234 }));
         assert_eq!(entry("nonsense"), None);
         assert_eq!(entry("0: 00:zz 00:00 01"), None);
         assert_eq!(inode("net:[4026531840]"), Some(4_026_531_840));

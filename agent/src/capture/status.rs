@@ -23,6 +23,8 @@ pub struct CaptureStatus {
     pub failed_windows: u64,
     /// Times that the kernel skipped a program (`recursion_misses`), by program.
     pub missed_runs: BTreeMap<String, u64>,
+    /// Each process that serves a watched port, and whether its TLS is read. Empty when that is switched off.
+    pub tls: Vec<TlsStatus>,
     /// Instructions that the verifier went through, by program; empty before 5.16.
     pub verified_instructions: BTreeMap<String, u32>,
 }
@@ -46,6 +48,25 @@ pub struct PortStatus {
     pub port: u16,
     /// Whether a listener was found at the last look, in any network namespace.
     pub listening: bool,
+}
+
+/// A process that serves a watched port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsStatus {
+    /// Process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// The TLS library found in it; empty: none.
+    pub library: String,
+    /// Of the library.
+    pub version: String,
+    /// Probes attached to the file that it runs from.
+    pub probes: usize,
+    /// Connections whose plaintext was seen there, by all processes that run from that file.
+    pub connections: u64,
+    /// Why its TLS would not be read; empty: it is.
+    pub problem: String,
 }
 
 /// One CPU's ledger: `emitted = read + in the ring`, and what was lost by cause.

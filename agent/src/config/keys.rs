@@ -173,6 +173,8 @@ keys! {
 
     /// How sockets are hooked: auto (the best that the kernel takes), socket-tracepoints, fexit, kprobe or syscall.
     backend: BackendChoice = "auto", "BACKEND", |v| value::word(v, BackendChoice::of);
+    /// Whether the TLS of the gateway is read as plaintext, by probes in its library (`tls.md`): on or off.
+    tls: bool = "on", "on|off", value::switch;
     /// Perf ring of each CPU: a power of two.
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.

@@ -6,7 +6,7 @@
 use crate::{
     emit::Origin,
     kernel::{Sock, Task},
-    maps::{TLS_READY, WINDOWS, claim, count_unclaimed, release},
+    maps::{WINDOWS, claim, count_unclaimed, release, tied_in},
     payload::{Call, Source, take},
     watch::{state_of, watched},
 };
@@ -113,9 +113,7 @@ fn numbers(
     // once; they write the same.
     let state = unsafe { &mut *state.as_ptr() };
     if state.tls_object == 0 {
-        // SAFETY: a map value; values are replaced whole.
-        let ready_ns = unsafe { TLS_READY.get(told.file) }.copied().unwrap_or(u64::MAX);
-        let layer = if state.opened_ns > ready_ns { Layer::Plaintext } else { Layer::PlaintextMidway };
+        let layer = if state.opened_ns > tied_in(told.file) { Layer::Plaintext } else { Layer::PlaintextMidway };
         state.run = [0; 2];
         state.tls_object = plaintext.object;
         state.layer = layer as u32;

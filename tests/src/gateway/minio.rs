@@ -1,16 +1,39 @@
 //! MinIO: Go's net/http; the lineage of WEKA's gateway. `cargo xtask fetch` builds it.
 
-use super::{ACCESS_KEY, Gateway, REGION, Running, SECRET_KEY, free_port, local, wait_ready};
+use super::{ACCESS_KEY, Gateway, REGION, Running, SECRET_KEY, free_port, local, wait_ready, wait_until};
+use crate::http::Connection;
 use crate::need::tool;
+use crate::tls;
+use crate::webhook::authority::Authority;
 use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+const HEALTH: &str = "/minio/health/cluster";
 
 /// Starts one on a free port.
 ///
 /// # Errors
 /// It is missing, or does not come up.
 pub fn start() -> anyhow::Result<Gateway> {
-    start_with(&[])
+    start_with(local(free_port()?), None, None, &[])
+}
+
+/// The same behind TLS; `binary` instead of the one that was built.
+///
+/// # Errors
+/// It is missing, or does not come up.
+pub fn start_tls(binary: Option<&Path>) -> anyhow::Result<Gateway> {
+    start_with(local(free_port()?), binary, Some(&Authority::new()?), &[])
+}
+
+/// The same at an address that has just become free.
+///
+/// # Errors
+/// It is missing, or does not come up.
+pub fn start_tls_at(address: SocketAddr) -> anyhow::Result<Gateway> {
+    start_with(address, None, Some(&Authority::new()?), &[])
 }
 
 /// The same, which also tells its own audit to that webhook.
@@ -18,17 +41,42 @@ pub fn start() -> anyhow::Result<Gateway> {
 /// # Errors
 /// It is missing, or does not come up.
 pub fn start_audited(webhook: &str) -> anyhow::Result<Gateway> {
-    start_with(&[("MINIO_AUDIT_WEBHOOK_ENABLE_oracle", "on"), ("MINIO_AUDIT_WEBHOOK_ENDPOINT_oracle", webhook)])
+    start_with(
+        local(free_port()?),
+        None,
+        None,
+        &[("MINIO_AUDIT_WEBHOOK_ENABLE_oracle", "on"), ("MINIO_AUDIT_WEBHOOK_ENDPOINT_oracle", webhook)],
+    )
 }
 
-fn start_with(variables: &[(&str, &str)]) -> anyhow::Result<Gateway> {
-    let binary = tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.0))?;
+/// Where the built one is.
+///
+/// # Errors
+/// It is missing.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.0))
+}
+
+fn start_with(
+    address: SocketAddr,
+    other: Option<&Path>,
+    authority: Option<&Authority>,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<Gateway> {
+    let binary = other.map_or_else(binary, |other| Ok(other.to_owned()))?;
     let folder = tempfile::tempdir().context("a folder for MinIO")?;
-    let address = local(free_port()?);
+    let (certificates, data) = (folder.path().join("certificates"), folder.path().join("data"));
+    std::fs::create_dir(&certificates)?;
+    if let Some(authority) = authority {
+        let pair = authority.server()?;
+        std::fs::write(certificates.join("public.crt"), pair.certificate)?;
+        std::fs::write(certificates.join("private.key"), pair.key)?;
+    }
     let mut child = Command::new(binary)
         .args(["server", "--quiet", "--address", &address.to_string()])
         .args(["--console-address", &local(free_port()?).to_string()])
-        .arg(folder.path())
+        .arg("--certs-dir")
+        .args([certificates, data])
         .env("MINIO_ROOT_USER", ACCESS_KEY)
         .env("MINIO_ROOT_PASSWORD", SECRET_KEY)
         .env("MINIO_REGION", REGION)
@@ -40,8 +88,21 @@ fn start_with(variables: &[(&str, &str)]) -> anyhow::Result<Gateway> {
         .stderr(Stdio::null())
         .spawn()
         .context("starting MinIO")?;
-    let ready = wait_ready("MinIO", &mut child, address, "/minio/health/cluster");
+    let authority = authority.map(Authority::pem);
+    let ready = match &authority {
+        None => wait_ready("MinIO", &mut child, address, HEALTH),
+        Some(authority) => {
+            let config = tls::client(authority, &rustls::version::TLS13)?;
+            let request = format!("GET {HEALTH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            wait_until("MinIO", &mut child, || {
+                let reply = Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
+                anyhow::ensure!(reply.status == 200, "{HEALTH} answered {}", reply.status);
+                Ok(())
+            })
+        }
+    };
     // In the struct first, so that an error below ends the process too.
-    let gateway = Gateway { name: "MinIO", address, running: Running::Process(child), _folder: Some(folder) };
+    let gateway =
+        Gateway { name: "MinIO", address, authority, running: Running::Process(child), _folder: Some(folder) };
     ready.map(|()| gateway)
 }

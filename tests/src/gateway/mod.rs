@@ -29,6 +29,8 @@ pub struct Gateway {
     pub name: &'static str,
     /// Where it listens.
     pub address: SocketAddr,
+    /// It speaks TLS, with a certificate of this authority (PEM).
+    pub authority: Option<String>,
     running: Running,
     // After `running`, so that the server is gone before its folder is.
     _folder: Option<tempfile::TempDir>,
@@ -51,13 +53,14 @@ impl Gateway {
     /// One that somebody else runs.
     #[must_use]
     pub const fn elsewhere(address: SocketAddr) -> Self {
-        Self { name: "elsewhere", address, running: Running::Elsewhere, _folder: None }
+        Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _folder: None }
     }
 
-    /// `http://ADDRESS`, without a slash at the end.
+    /// `http://ADDRESS` or `https://ADDRESS`, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The port to watch.
@@ -102,10 +105,15 @@ pub const fn local(port: u16) -> SocketAddr {
 
 /// Waits until something accepts and answers HTTP there, or the process is gone.
 fn wait_ready(name: &'static str, child: &mut Child, address: SocketAddr, target: &str) -> anyhow::Result<()> {
+    wait_until(name, child, || crate::http::fetch(address, target).map(drop))
+}
+
+/// Waits until that succeeds, or the process is gone.
+fn wait_until(name: &'static str, child: &mut Child, ready: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let deadline = Instant::now() + stretched(START_PATIENCE);
     loop {
-        let why = match crate::http::fetch(address, target) {
-            Ok(_) => return Ok(()),
+        let why = match ready() {
+            Ok(()) => return Ok(()),
             Err(why) => why,
         };
         if let Some(status) = child.try_wait()? {

@@ -20,6 +20,6 @@ pub fn start() -> anyhow::Result<Gateway> {
         .spawn()
         .context("starting moto")?;
     let ready = wait_ready("moto", &mut child, address, "/moto-api/");
-    let gateway = Gateway { name: "moto", address, running: Running::Process(child), _folder: None };
+    let gateway = Gateway { name: "moto", address, authority: None, running: Running::Process(child), _folder: None };
     ready.map(|()| gateway)
 }

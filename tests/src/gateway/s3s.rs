@@ -32,7 +32,13 @@ pub fn start_at(address: SocketAddr) -> anyhow::Result<Gateway> {
     let listener = runtime.block_on(TcpListener::bind(address)).with_context(|| format!("listening on {address}"))?;
     let address = listener.local_addr()?;
     runtime.spawn(serve(listener, service));
-    Ok(Gateway { name: "s3s-fs", address, running: Running::Runtime(Some(runtime)), _folder: Some(folder) })
+    Ok(Gateway {
+        name: "s3s-fs",
+        address,
+        authority: None,
+        running: Running::Runtime(Some(runtime)),
+        _folder: Some(folder),
+    })
 }
 
 /// As s3s-fs's own binary serves: HTTP/1 and, by its preface, HTTP/2.

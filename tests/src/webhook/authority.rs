@@ -48,12 +48,20 @@ impl Authority {
         self.issue(Vec::new(), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A certificate for a server on 127.0.0.1.
+    ///
+    /// # Errors
+    /// Those of the keys.
+    pub fn server(&self) -> anyhow::Result<Pair> {
+        self.issue(vec!["127.0.0.1".to_owned()], ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
     /// What makes a listener on 127.0.0.1 speak TLS; with `client_certificates` only to clients that this authority knows.
     ///
     /// # Errors
     /// Those of the keys.
     pub fn acceptor(&self, client_certificates: bool) -> anyhow::Result<TlsAcceptor> {
-        let pair = self.issue(vec!["127.0.0.1".to_owned()], ExtendedKeyUsagePurpose::ServerAuth)?;
+        let pair = self.server()?;
         let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes())?];
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

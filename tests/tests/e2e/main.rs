@@ -14,6 +14,7 @@ mod record;
 mod secrets;
 mod silence;
 mod start;
+mod tls;
 mod unseen;
 mod wire;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         oracle::scenarios(),
         secrets::scenarios(),
         silence::scenarios(),
+        tls::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

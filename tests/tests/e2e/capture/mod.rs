@@ -90,6 +90,7 @@ struct Report {
 fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     let mut server = Server::start(bind)?;
     let settings = CaptureSettings {
+        tls: false,
         backend: backend()?,
         ports: vec![server.address.port()],
         // Room for everything that a run moves on one CPU: nothing may be lost here.

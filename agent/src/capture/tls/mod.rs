@@ -1,0 +1,308 @@
+//! Plaintext of the gateway's TLS: finds its library, puts probes there, says what was found.
+//!
+//! A thread of its own looks who serves the watched ports, and into their files; that may take a while. Capture's thread
+//! attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
+
+mod go;
+mod served;
+mod symbols;
+
+use super::{attach::AsPod, grace::monotonic_ns, status::TlsStatus};
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData},
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachPoint, UProbeLinkId, UProbeScope},
+    },
+};
+use go::GoTls;
+use object::read::ReadCache;
+use s3auditd_common::settings::TlsFile;
+use served::{FileId, Served, Serving};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+use tracing::{info, warn};
+
+/// How often it is looked who serves.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The kernel side has room for so many files at once; beyond it they are named as not covered.
+const MAX_FILES: usize = 256;
+
+const RECEIVED: &str = "go_tls_received";
+const SENT: &str = "go_tls_sent";
+
+/// What a file was found to be.
+#[derive(Clone, Debug)]
+struct Found {
+    processes: Vec<Served>,
+    /// Kept open: what is attached to is what was looked into.
+    file: Arc<File>,
+    library: Library,
+}
+
+#[derive(Clone, Debug)]
+enum Library {
+    Go(GoTls),
+    /// None that is known; or why it is not understood.
+    Unknown(String),
+}
+
+/// See the module.
+pub struct Tls {
+    shared: Arc<Shared>,
+    files: HashMap<MapData, u32, AsPod<TlsFile>>,
+    /// Every file that is served from, with what became of it.
+    covered: BTreeMap<FileId, Covered>,
+    next_number: u32,
+    /// Why the kernel takes no probes at all.
+    refused: Option<String>,
+}
+
+struct Covered {
+    found: Found,
+    probes: Result<Probes, String>,
+}
+
+struct Probes {
+    /// What the kernel side knows the file by.
+    number: u32,
+    links: Vec<(&'static str, UProbeLinkId)>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    stop: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the last look that showed a change has found, until it is taken.
+    news: Option<BTreeMap<FileId, Found>>,
+    stop: bool,
+}
+
+impl Tls {
+    /// Loads the programs, covers who serves now, and starts the thread.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(
+        ebpf: &mut Ebpf,
+        files: HashMap<MapData, u32, AsPod<TlsFile>>,
+        ports: &[u16],
+    ) -> std::io::Result<Self> {
+        let refused = load(ebpf).err();
+        if let Some(reason) = &refused {
+            warn!(%reason, "the kernel takes no probes in the gateway's code: TLS is not read");
+        }
+        let mut finder = Finder { ports: ports.to_vec(), ..Finder::default() };
+        let shared = Arc::new(Shared::default());
+        let mut tls = Self { shared: Arc::clone(&shared), files, covered: BTreeMap::new(), next_number: 0, refused };
+        if let Some(found) = finder.look() {
+            tls.cover(ebpf, found);
+        }
+        thread::Builder::new().name("tls-finder".to_owned()).spawn(move || shared.run(&mut finder))?;
+        Ok(tls)
+    }
+
+    /// Attaches and detaches what the last look calls for. Cheap if that is nothing.
+    pub fn keep_up(&mut self, ebpf: &mut Ebpf) {
+        let news = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).news.take();
+        if let Some(news) = news {
+            self.cover(ebpf, news);
+        }
+    }
+
+    /// Each process that serves a watched port.
+    pub fn status(&self) -> Vec<TlsStatus> {
+        self.covered.values().flat_map(|covered| self.status_of(covered)).collect()
+    }
+
+    fn status_of(&self, Covered { found, probes }: &Covered) -> Vec<TlsStatus> {
+        let (library, version) = match &found.library {
+            Library::Go(go) => ("go crypto/tls", go.version.as_str()),
+            Library::Unknown(_) => ("", ""),
+        };
+        let connections = probes.as_ref().map_or(0, |probes| self.files.get(&probes.number, 0).map_or(0, |f| f.0.tied));
+        let of_process = |process: &Served| TlsStatus {
+            pid: process.pid,
+            comm: process.comm.clone(),
+            library: library.to_owned(),
+            version: version.to_owned(),
+            probes: probes.as_ref().map_or(0, |probes| probes.links.len()),
+            connections,
+            problem: probes.as_ref().err().cloned().unwrap_or_default(),
+        };
+        found.processes.iter().map(of_process).collect()
+    }
+
+    fn cover(&mut self, ebpf: &mut Ebpf, mut found: BTreeMap<FileId, Found>) {
+        for (id, covered) in std::mem::take(&mut self.covered) {
+            match found.remove(&id) {
+                Some(still) => drop(self.covered.insert(id, Covered { found: still, ..covered })),
+                None => self.uncover(ebpf, covered),
+            }
+        }
+        for (id, found) in found {
+            let probes = self.attach(ebpf, &found);
+            match &probes {
+                Ok(probes) => {
+                    info!(processes = ?names(&found), probes = probes.links.len(), "TLS is read as plaintext")
+                }
+                Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
+            }
+            self.covered.insert(id, Covered { found, probes });
+        }
+    }
+
+    fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
+        let go = match &found.library {
+            Library::Go(go) => go,
+            Library::Unknown(why) => return Err(why.clone()),
+        };
+        if let Some(refused) = &self.refused {
+            return Err(refused.clone());
+        }
+        if self.covered.len() >= MAX_FILES {
+            return Err(format!("more than {MAX_FILES} files"));
+        }
+        self.next_number = self.next_number.wrapping_add(1);
+        let mut probes = Probes { number: self.next_number, links: Vec::new() };
+        // By descriptor: the very file that was looked into, whatever has become of its name and its process.
+        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
+        let attached = [(RECEIVED, go.received, go.conn_slot), (SENT, go.sent, 0)].into_iter().try_for_each(
+            |(program, offset, own)| {
+                let told = u64::from(probes.number) << 32 | u64::from(own);
+                let point = UProbeAttachPoint { location: offset.into(), cookie: Some(told) };
+                let link = uprobe(ebpf, program)?
+                    .attach(point, &path, UProbeScope::AllProcesses)
+                    .map_err(|error| super::attach::chain(&error))?;
+                probes.links.push((program, link));
+                Ok(())
+            },
+        );
+        // From here on every byte of plaintext is seen.
+        let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), tied: 0 });
+        let told =
+            attached.and_then(|()| self.files.insert(probes.number, ready, 0).map_err(|error| error.to_string()));
+        match told {
+            Ok(()) => Ok(probes),
+            Err(why) => {
+                detach(ebpf, probes);
+                Err(why)
+            }
+        }
+    }
+
+    fn uncover(&mut self, ebpf: &mut Ebpf, covered: Covered) {
+        if let Ok(probes) = covered.probes {
+            // It may be that nobody has put it there.
+            let _ = self.files.remove(&probes.number);
+            detach(ebpf, probes);
+        }
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.shared.stop.notify_one();
+    }
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<(), String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err("the probes read x86-64 registers".to_owned());
+    }
+    for program in [RECEIVED, SENT] {
+        uprobe(ebpf, program)?.load().map_err(|error| super::attach::chain(&error))?;
+    }
+    Ok(())
+}
+
+fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    program.try_into().map_err(|error| super::attach::chain(&error))
+}
+
+fn detach(ebpf: &mut Ebpf, probes: Probes) {
+    for (program, link) in probes.links {
+        let detached = uprobe(ebpf, program)
+            .and_then(|program| program.detach(link).map_err(|error| super::attach::chain(&error)));
+        if let Err(reason) = detached {
+            warn!(program, %reason, "a probe could not be taken out");
+        }
+    }
+}
+
+fn names(found: &Found) -> Vec<String> {
+    found.processes.iter().map(|process| format!("{}[{}]", process.comm, process.pid)).collect()
+}
+
+impl Shared {
+    fn run(&self, finder: &mut Finder) {
+        loop {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = self.stop.wait_timeout_while(state, LOOK_EVERY, |state| !state.stop);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.stop {
+                return;
+            }
+            // Without the lock: looking into a file takes a while.
+            if let Some(found) = finder.look() {
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).news = Some(found);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Finder {
+    ports: Vec<u16>,
+    serving: Serving,
+    /// What is served from now: a file is looked into once.
+    known: BTreeMap<FileId, Found>,
+}
+
+impl Finder {
+    /// None: as before.
+    fn look(&mut self) -> Option<BTreeMap<FileId, Found>> {
+        let served = self.serving.look(&self.ports)?;
+        let mut before = std::mem::take(&mut self.known);
+        for process in served {
+            let id = process.file;
+            if let Some(known) = self.known.get_mut(&id) {
+                known.processes.push(process);
+            } else if let Some(mut known) = before.remove(&id) {
+                known.processes = vec![process];
+                self.known.insert(id, known);
+            } else if let Some(found) = look_into(process) {
+                self.known.insert(id, found);
+            }
+        }
+        Some(self.known.clone())
+    }
+}
+
+/// None: the process has gone.
+fn look_into(process: Served) -> Option<Found> {
+    let file = File::open(served::executable(process.pid)).ok()?;
+    let metadata = file.metadata().ok()?;
+    if (FileId { device: metadata.dev(), inode: metadata.ino() }) != process.file {
+        return None;
+    }
+    let cache = ReadCache::new(file.try_clone().ok()?);
+    let library = match symbols::Elf::parse(&cache).map(|elf| go::find(&elf)) {
+        Some(Ok(Some(go))) => Library::Go(go),
+        Some(Ok(None)) | None => Library::Unknown("no TLS library that is known".to_owned()),
+        Some(Err(why)) => Library::Unknown(why),
+    };
+    Some(Found { processes: vec![process], file: Arc::new(file), library })
+}

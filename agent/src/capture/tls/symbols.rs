@@ -1,0 +1,142 @@
+//! Functions of an ELF file by name: from its symbols or, in a stripped Go binary, from the table that Go's runtime keeps
+//! for itself (`.gopclntab`; source: Go, `src/debug/gosym/pclntab.go` and `src/internal/abi/symtab.go`).
+//!
+//! The file is anybody's: nothing is believed, and no number is used as a place without a check.
+
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+    read::{ReadCache, ReadRef as _, elf::ElfFile64},
+};
+use std::{collections::HashMap, fs::File};
+
+/// No function that is looked into is longer.
+const MAX_FUNCTION_BYTES: u64 = 64 * 1024;
+
+/// Where a function is, in memory before relocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Function {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+}
+
+pub(super) type Functions = HashMap<&'static str, Function>;
+
+/// A file that is read only where it is looked at.
+pub(super) struct Elf<'a> {
+    elf: ElfFile64<'a, LittleEndian, &'a ReadCache<File>>,
+    cache: &'a ReadCache<File>,
+}
+
+impl<'a> Elf<'a> {
+    /// None: it is no 64-bit ELF file.
+    pub(super) fn parse(cache: &'a ReadCache<File>) -> Option<Self> {
+        Some(Self { elf: ElfFile64::parse(cache).ok()?, cache })
+    }
+
+    /// What the kernel calls a probe's offset.
+    pub(super) fn file_offset(&self, address: u64) -> Option<u64> {
+        self.elf.segments().find_map(|segment| {
+            let (offset, bytes) = segment.file_range();
+            let within = address.checked_sub(segment.address())?;
+            (within < bytes).then(|| offset.checked_add(within)).flatten()
+        })
+    }
+
+    /// A function's instructions.
+    pub(super) fn code(&self, function: &Function) -> Option<&'a [u8]> {
+        let bytes = function.bytes.min(MAX_FUNCTION_BYTES);
+        self.cache.read_bytes_at(self.file_offset(function.address)?, bytes).ok()
+    }
+
+    fn section(&self, names: &[&str]) -> Option<(u64, &'a [u8])> {
+        let section = names.iter().find_map(|name| self.elf.section_by_name(name))?;
+        Some((section.address(), section.data().ok()?))
+    }
+}
+
+/// `go1.26.1`, which a binary tells even when it is stripped (since Go 1.18 in place).
+pub(super) fn go_version(elf: &Elf<'_>) -> Option<String> {
+    const MAGIC: &[u8] = b"\xff Go buildinf:";
+    const FLAGS_AT: usize = 15;
+    const IN_PLACE: u8 = 2;
+    const TEXT_AT: usize = 32;
+    let (_, data) = elf.section(&[".go.buildinfo"])?;
+    if !data.starts_with(MAGIC) || data.get(FLAGS_AT)? & IN_PLACE == 0 {
+        return None;
+    }
+    // Its length is a varint; a version is shorter than its first step.
+    let len = *data.get(TEXT_AT)?;
+    let text = data.get(TEXT_AT + 1..)?.get(..usize::from(len & 0x7f))?;
+    let text = std::str::from_utf8(text).ok()?;
+    (len < 0x80 && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')).then(|| text.to_owned())
+}
+
+/// The functions of these names that the file has.
+///
+/// # Errors
+/// It has neither symbols of them nor a table that is understood.
+pub(super) fn functions(elf: &Elf<'_>, names: &[&'static str]) -> Result<Functions, String> {
+    let mut found = Functions::new();
+    for symbol in elf.elf.symbols() {
+        if let Some(name) = symbol.name().ok().and_then(|name| names.iter().find(|wanted| **wanted == name)) {
+            found.insert(name, Function { address: symbol.address(), bytes: symbol.size() });
+        }
+    }
+    if found.is_empty() {
+        found = from_go_table(elf, names).ok_or("it is stripped, and its table of functions is not understood")?;
+    }
+    Ok(found)
+}
+
+/// Magic of Go 1.18 and 1.19, and of 1.20 and later.
+const TABLE_MAGIC: [u32; 2] = [0xffff_fff0, 0xffff_fff1];
+const TEXT_START_AT: usize = 24;
+const NAMES_AT: usize = 32;
+const FUNCTIONS_AT: usize = 64;
+/// Where a program begins: its place tells where the code does.
+const ENTRY: &[u8] = b"_rt0_amd64_linux";
+
+fn from_go_table(elf: &Elf<'_>, names: &[&'static str]) -> Option<Functions> {
+    let (_, table) = elf.section(&[".gopclntab", ".data.rel.ro.gopclntab"])?;
+    if !TABLE_MAGIC.contains(&u32_at(table, 0)?) {
+        return None;
+    }
+    let count = place(table, 8)?;
+    let (all_names, entries) = (table.get(place(table, NAMES_AT)?..)?, table.get(place(table, FUNCTIONS_AT)?..)?);
+    let mut found = Vec::new();
+    let mut entry = None;
+    for index in 0..count.min(entries.len() / 8) {
+        let begin = u32_at(entries, index * 8)?;
+        let function = usize::try_from(u32_at(entries, index * 8 + 4)?).ok()?;
+        let name = all_names.get(usize::try_from(u32_at(entries, function.checked_add(4)?)?).ok()?..)?;
+        let is = |wanted: &[u8]| name.strip_prefix(wanted).is_some_and(|rest| rest.first() == Some(&0));
+        if is(ENTRY) {
+            entry = Some(begin);
+        }
+        if let Some(wanted) = names.iter().find(|wanted| is(wanted.as_bytes())) {
+            let end = u32_at(entries, index * 8 + 8)?;
+            found.push((*wanted, begin, end.checked_sub(begin)?));
+        }
+    }
+    // The header has it up to Go 1.25, in position-independent files only after relocation; the entry has it always.
+    let text_start = match u64_at(table, TEXT_START_AT)? {
+        0 => elf.elf.entry().checked_sub(u64::from(entry?))?,
+        start => start,
+    };
+    let function = |begin: u32, bytes: u32| {
+        Some(Function { address: text_start.checked_add(u64::from(begin))?, bytes: u64::from(bytes) })
+    };
+    found.into_iter().map(|(name, begin, bytes)| Some((name, function(begin, bytes)?))).collect()
+}
+
+fn place(bytes: &[u8], at: usize) -> Option<usize> {
+    usize::try_from(u64_at(bytes, at)?).ok()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}

@@ -1,0 +1,156 @@
+//! Gateways that end TLS themselves: the same records, from the plaintext that their library has.
+
+use crate::Scenario;
+use anyhow::Context as _;
+use rusty_s3::Method;
+use s3auditd_tests::call::Call;
+use s3auditd_tests::client::{light::Light, sign};
+use s3auditd_tests::gateway::{ACCESS_KEY, Gateway, minio};
+use s3auditd_tests::http::Connection;
+use s3auditd_tests::need::Need;
+use s3auditd_tests::tls;
+use s3auditd_tests::world::{After, PATIENCE, World};
+use std::process::Command;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let minio = [Need::Minio];
+    let mut all = vec![
+        Scenario::needing("tls::minio_light_client", &minio, || light(None)),
+        Scenario::needing("tls::minio_stripped", &minio, stripped),
+        Scenario::needing("tls::bodies_do_not_cross_the_ring", &minio, bodies),
+        Scenario::needing("tls::off_is_said", &minio, off),
+        Scenario::needing("tls::minio_restarted", &minio, restarted),
+    ];
+    for (name, version) in tls::VERSIONS {
+        all.push(Scenario {
+            name: format!("tls::minio_every_byte_{name}"),
+            needs: minio.to_vec(),
+            run: Box::new(move || every_byte(version)),
+        });
+    }
+    all
+}
+
+fn light(binary: Option<&std::path::Path>) -> anyhow::Result<()> {
+    let world = World::around(minio::start_tls(binary)?, &[])?;
+    let calls = Light::of(&world.gateway)?.round("over-tls")?;
+    let after = world.expect(&calls)?;
+    read_whole(&after)
+}
+
+fn stripped() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let binary = folder.path().join("minio");
+    let stripped = Command::new("strip").arg("-o").arg(&binary).arg(minio::binary()?).status().context("strip")?;
+    anyhow::ensure!(stripped.success(), "strip ended with {stripped}");
+    light(Some(&binary))
+}
+
+/// Several connections at a time, each call with its exact bytes and the client's own port.
+fn every_byte(version: &'static rustls::SupportedProtocolVersion) -> anyhow::Result<()> {
+    const CONNECTIONS: usize = 20;
+    const ROUNDS: usize = 5;
+    let world = World::around(minio::start_tls(None)?, &[])?;
+    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, version)?;
+    let open = || Connection::open_tls(world.gateway.address, &config);
+    let mut calls = Vec::new();
+    let mut first = open()?;
+    calls.push(ask(&world.gateway, &mut first, "CreateBucket", Method::Put, "bytes", None, b"")?);
+    let mut connections = (0..CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
+    for round in 0..ROUNDS {
+        for (number, connection) in connections.iter_mut().enumerate() {
+            let key = format!("{number}-{round}");
+            let body = vec![b'x'; 1 + number * 1000];
+            let mut one =
+                |op, method, body: &[u8]| ask(&world.gateway, connection, op, method, "bytes", Some(&key), body);
+            calls.push(one("PutObject", Method::Put, &body)?);
+            calls.push(one("GetObject", Method::Get, b"")?);
+        }
+    }
+    drop((first, connections));
+    let after = world.expect(&calls)?;
+    read_whole(&after)
+}
+
+/// Two large bodies, one each way: what crosses the ring is a bounded part of each.
+fn bodies() -> anyhow::Result<()> {
+    const BODY_BYTES: usize = 64 << 20;
+    let world = World::around(minio::start_tls(None)?, &[])?;
+    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let mut connection = Connection::open_tls(world.gateway.address, &config)?;
+    let body = vec![b'b'; BODY_BYTES];
+    let mut one = |op, method, key, body: &[u8]| ask(&world.gateway, &mut connection, op, method, "bodies", key, body);
+    let calls = [
+        one("CreateBucket", Method::Put, None, b"")?,
+        one("PutObject", Method::Put, Some("large"), &body)?,
+        one("GetObject", Method::Get, Some("large"), b"")?,
+        one("HeadObject", Method::Head, Some("large"), b"")?,
+    ];
+    drop(connection);
+    let after = world.expect(&calls)?;
+    read_whole(&after)?;
+    let crossed = after.status.kernel("emitted_bytes");
+    // A run budget each way before the word to skip arrives, and as much again for what else there is.
+    anyhow::ensure!(crossed < 5 << 20, "{crossed} bytes crossed the ring of 2 x {BODY_BYTES}");
+    let skipped = after.status.kernel("skipped_bytes");
+    anyhow::ensure!(skipped > BODY_BYTES as u64, "only {skipped} bytes were skipped");
+    Ok(())
+}
+
+/// With the switch off nothing is read, and the connections are named.
+fn off() -> anyhow::Result<()> {
+    let world = World::around(minio::start_tls(None)?, &["--tls", "off"])?;
+    Light::of(&world.gateway)?.round("not-read")?;
+    let status = world.daemon.status_when(PATIENCE, |status| status.rebuild("tls_connections_unread") > 0)?;
+    anyhow::ensure!(status.rebuild("tls_connections_read") == 0, "something was read: {}", status.0);
+    let unread = status.rebuild("tls_connections_unread");
+    anyhow::ensure!(unread > 0, "a connection that is not read is not counted: {}", status.0);
+    let after = world.settle(0)?;
+    anyhow::ensure!(after.records.is_empty(), "records of what was not read: {:?}", after.records);
+    after.status.whole()
+}
+
+/// The gateway goes and comes back: its probes go with the file, not the process.
+fn restarted() -> anyhow::Result<()> {
+    let world = World::around(minio::start_tls(None)?, &[])?;
+    let mut calls = Light::of(&world.gateway)?.round("before")?;
+    let World { gateway, webhook, daemon } = world;
+    let address = gateway.address;
+    drop(gateway);
+    let gateway = minio::start_tls_at(address)?;
+    calls.extend(Light::of(&gateway)?.round("after")?);
+    let after = World { gateway, webhook, daemon }.expect(&calls)?;
+    read_whole(&after)
+}
+
+/// Every connection was read from its first byte on, and every call of the library is accounted for.
+fn read_whole(after: &After) -> anyhow::Result<()> {
+    let status = &after.status;
+    let said = || format!("{}", status.0);
+    anyhow::ensure!(status.rebuild("tls_connections_read") > 0, "no TLS was read: {}", said());
+    for never in ["tls_connections_unread", "gaps", "holes", "lost_bytes"] {
+        anyhow::ensure!(status.rebuild(never) == 0, "{never} is {}: {}", status.rebuild(never), said());
+    }
+    for never in ["plaintext_untied", "plaintext_no_buffer"] {
+        anyhow::ensure!(status.kernel(never) == 0, "{never} is {}: {}", status.kernel(never), said());
+    }
+    Ok(())
+}
+
+fn ask(
+    gateway: &Gateway,
+    connection: &mut Connection,
+    op: &str,
+    method: Method,
+    bucket: &str,
+    key: Option<&str>,
+    body: &[u8],
+) -> anyhow::Result<Call> {
+    let path = key.map_or_else(|| format!("/{bucket}"), |key| format!("/{bucket}/{key}"));
+    let target = sign::target(gateway, method, &path)?;
+    let request = sign::request(gateway, method.to_str(), &target, &[], body);
+    let reply = connection.ask(&request)?;
+    anyhow::ensure!(reply.status == 200, "{op} {path} ended with {}: {:?}", reply.status, reply.body);
+    let call = Call { access_key: Some(ACCESS_KEY.to_owned()), ..Call::new(op, Some(bucket), key, 0) };
+    crate::wire::plain_call(call, connection, &request, &reply)
+}
