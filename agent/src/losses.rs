@@ -51,6 +51,10 @@ kernel_losses! {
     MissedRun = "missed_runs", |capture| capture.missed_runs.values().sum();
     /// Connections whose state found no room in the kernel's table.
     TableFull = "connection_table_full", |capture| capture.counter(KernelCounter::TableFull);
+    /// Calls of the gateway's TLS library that found no buffer free.
+    PlaintextNoBuffer = "plaintext_no_buffer", |capture| capture.counter(KernelCounter::PlaintextNoBuffer);
+    /// Calls of the gateway's TLS library whose connection is not certain.
+    PlaintextUntied = "plaintext_untied", |capture| capture.counter(KernelCounter::PlaintextUntied);
     /// Windows that found no room in the kernel's table.
     WindowRefused = "window_refused", |capture| capture.failed_windows;
 }

@@ -165,7 +165,7 @@ proptest! {
                 match output {
                     Output::Exchange(_) => ended += 1,
                     Output::Gap(gap) => prop_assert!(gap.may_hide > 0 && gap.from <= gap.to),
-                    Output::Window { window, .. } => prop_assert!(window.kind <= WindowKind::Want as u16),
+                    Output::Window { window, .. } => prop_assert!(window.kind <= WindowKind::Want as u8),
                 }
             }
         }

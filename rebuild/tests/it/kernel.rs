@@ -68,7 +68,7 @@ impl Kernel {
         let mut unlimited = false;
         self.streams[1 - direction as usize].run = 0;
         match self.streams[direction as usize].window {
-            Some(mut window) if window.kind == WindowKind::Skip as u16 => {
+            Some(mut window) if window.kind == WindowKind::Skip as u8 => {
                 if end.wrapping_sub(window.until).cast_signed() < 0 {
                     self.streams[direction as usize].at = end;
                     return;

@@ -11,6 +11,8 @@ mod hostile;
 #[cfg(test)]
 mod kernel;
 #[cfg(test)]
+mod plaintext;
+#[cfg(test)]
 mod scrub;
 #[cfg(test)]
 mod support;

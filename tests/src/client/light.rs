@@ -48,14 +48,9 @@ impl<'a> Light<'a> {
     /// # Errors
     /// The runtime's or the HTTP client's.
     pub fn of(gateway: &'a Gateway) -> anyhow::Result<Self> {
-        // Needed by the HTTP client even where it speaks no TLS; a second client finds it installed.
+        // Needed by the HTTP client even though it speaks no TLS here; a second client finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().user_agent(USER_AGENT).http1_only();
-        let http = match &gateway.authority {
-            None => http,
-            Some(authority) => http.tls_certs_only([reqwest::Certificate::from_pem(authority.as_bytes())?]),
-        };
-        let http = http.build()?;
+        let http = reqwest::Client::builder().no_proxy().user_agent(USER_AGENT).build()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { gateway, http, runtime })
     }

@@ -5,6 +5,7 @@ use crate::gateway::{ACCESS_KEY, Gateway, REGION, SECRET_KEY};
 use crate::need::{Need, tool};
 use anyhow::Context as _;
 use serde::de::DeserializeOwned;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,7 +67,14 @@ impl Script {
 
     fn told<T: DeserializeOwned>(self, gateway: &Gateway) -> anyhow::Result<Vec<T>> {
         let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.0))?;
-        let output = Command::new(python)
+        let mut command = Command::new(python);
+        let mut trusted = tempfile::NamedTempFile::new()?;
+        if let Some(authority) = &gateway.authority {
+            trusted.write_all(authority.as_bytes())?;
+            // The SDK's variable, and curl's.
+            command.env("AWS_CA_BUNDLE", trusted.path()).env("CURL_CA_BUNDLE", trusted.path());
+        }
+        let output = command
             .arg("-B")
             .arg(self.path())
             .args(["--endpoint", &gateway.url(), "--region", REGION])

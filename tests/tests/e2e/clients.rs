@@ -9,8 +9,12 @@ use s3auditd_tests::world::World;
 type Start = fn() -> anyhow::Result<Gateway>;
 
 /// Names for trials, what is needed, how to start it.
-const GATEWAYS: [(&str, Option<Need>, Start); 3] =
-    [("s3s_fs", None, s3s::start), ("minio", Some(Need::Minio), minio::start), ("moto", Some(Need::Moto), moto::start)];
+const GATEWAYS: [(&str, Option<Need>, Start); 4] = [
+    ("s3s_fs", None, s3s::start),
+    ("minio", Some(Need::Minio), minio::start),
+    ("moto", Some(Need::Moto), moto::start),
+    ("minio_over_tls", Some(Need::Minio), || minio::start_tls(None)),
+];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = Vec::new();

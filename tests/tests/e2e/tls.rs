@@ -4,7 +4,7 @@ use crate::Scenario;
 use anyhow::Context as _;
 use rusty_s3::Method;
 use s3auditd_tests::call::Call;
-use s3auditd_tests::client::{light::Light, sign};
+use s3auditd_tests::client::sign;
 use s3auditd_tests::gateway::{ACCESS_KEY, Gateway, minio};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
@@ -15,7 +15,6 @@ use std::process::Command;
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let minio = [Need::Minio];
     let mut all = vec![
-        Scenario::needing("tls::minio_light_client", &minio, || light(None)),
         Scenario::needing("tls::minio_stripped", &minio, stripped),
         Scenario::needing("tls::bodies_do_not_cross_the_ring", &minio, bodies),
         Scenario::needing("tls::off_is_said", &minio, off),
@@ -31,19 +30,14 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     all
 }
 
-fn light(binary: Option<&std::path::Path>) -> anyhow::Result<()> {
-    let world = World::around(minio::start_tls(binary)?, &[])?;
-    let calls = Light::of(&world.gateway)?.round("over-tls")?;
-    let after = world.expect(&calls)?;
-    read_whole(&after)
-}
-
 fn stripped() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let binary = folder.path().join("minio");
     let stripped = Command::new("strip").arg("-o").arg(&binary).arg(minio::binary()?).status().context("strip")?;
     anyhow::ensure!(stripped.success(), "strip ended with {stripped}");
-    light(Some(&binary))
+    let world = World::around(minio::start_tls(Some(&binary))?, &[])?;
+    let calls = round(&world.gateway, "stripped")?;
+    read_whole(&world.expect(&calls)?)
 }
 
 /// Several connections at a time, each call with its exact bytes and the client's own port.
@@ -100,7 +94,7 @@ fn bodies() -> anyhow::Result<()> {
 /// With the switch off nothing is read, and the connections are named.
 fn off() -> anyhow::Result<()> {
     let world = World::around(minio::start_tls(None)?, &["--tls", "off"])?;
-    Light::of(&world.gateway)?.round("not-read")?;
+    round(&world.gateway, "not-read")?;
     let status = world.daemon.status_when(PATIENCE, |status| status.rebuild("tls_connections_unread") > 0)?;
     anyhow::ensure!(status.rebuild("tls_connections_read") == 0, "something was read: {}", status.0);
     let unread = status.rebuild("tls_connections_unread");
@@ -113,12 +107,12 @@ fn off() -> anyhow::Result<()> {
 /// The gateway goes and comes back: its probes go with the file, not the process.
 fn restarted() -> anyhow::Result<()> {
     let world = World::around(minio::start_tls(None)?, &[])?;
-    let mut calls = Light::of(&world.gateway)?.round("before")?;
+    let mut calls = round(&world.gateway, "before")?;
     let World { gateway, webhook, daemon } = world;
     let address = gateway.address;
     drop(gateway);
     let gateway = minio::start_tls_at(address)?;
-    calls.extend(Light::of(&gateway)?.round("after")?);
+    calls.extend(round(&gateway, "after")?);
     let after = World { gateway, webhook, daemon }.expect(&calls)?;
     read_whole(&after)
 }
@@ -135,6 +129,19 @@ fn read_whole(after: &After) -> anyhow::Result<()> {
         anyhow::ensure!(status.kernel(never) == 0, "{never} is {}: {}", status.kernel(never), said());
     }
     Ok(())
+}
+
+/// A few calls on a connection of their own.
+fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
+    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let mut connection = Connection::open_tls(gateway.address, &config)?;
+    let mut one = |op, method, key, body: &[u8]| ask(gateway, &mut connection, op, method, bucket, key, body);
+    Ok(vec![
+        one("CreateBucket", Method::Put, None, b"")?,
+        one("PutObject", Method::Put, Some("key"), b"hello, audit")?,
+        one("GetObject", Method::Get, Some("key"), b"")?,
+        one("HeadObject", Method::Head, Some("key"), b"")?,
+    ])
 }
 
 fn ask(
