@@ -86,8 +86,10 @@ fn bodies() -> anyhow::Result<()> {
     let crossed = after.status.kernel("emitted_bytes");
     // A run budget each way before the word to skip arrives, and as much again for what else there is.
     anyhow::ensure!(crossed < 5 << 20, "{crossed} bytes crossed the ring of 2 x {BODY_BYTES}");
-    let skipped = after.status.kernel("skipped_bytes");
-    anyhow::ensure!(skipped > BODY_BYTES as u64, "only {skipped} bytes were skipped");
+    // A busy agent's word may come when a body has passed: then what is beyond the budget is withheld.
+    let left_out = after.status.kernel("skipped_bytes") + after.status.kernel("unseen_bytes");
+    let bodies = 2 * BODY_BYTES as u64;
+    anyhow::ensure!(left_out <= bodies && left_out + crossed >= bodies, "{left_out} bytes of {bodies} were left out");
     Ok(())
 }
 

@@ -47,11 +47,15 @@ fn locate(elf: &Elf<'_>, version: String, functions: &Functions) -> Result<Optio
     else {
         return Ok(None);
     };
+    let ([read], [write]) = (read.as_slice(), write.as_slice()) else {
+        return Err(format!("{version}: a function has several beginnings"));
+    };
     let code = |at: &symbols::Function| elf.code(at).ok_or_else(|| format!("{version}: its code is not in the file"));
     let (read_code, write_code) = (code(read)?, code(write)?);
     let not_as_expected = |what: &str| format!("{version}: {what} is not as expected");
 
-    let call = only_call(read_code, read.address, memmove.address).ok_or_else(|| not_as_expected("Read's copying"))?;
+    let targets: Vec<_> = memmove.iter().map(|function| function.address).collect();
+    let call = only_call(read_code, read.address, &targets).ok_or_else(|| not_as_expected("Read's copying"))?;
     let conn_slot = spilled_argument(read_code).ok_or_else(|| not_as_expected("Read's frame"))?;
     let body = behind_stack_check(write_code).ok_or_else(|| not_as_expected("writeRecordLocked's beginning"))?;
     let offset = |address: u64| elf.file_offset(address).ok_or_else(|| not_as_expected("the file's layout"));
@@ -70,15 +74,15 @@ fn minor(version: &str) -> Option<u32> {
     digits.get(..end)?.parse().ok()
 }
 
-/// Where the one `call` of that function is; None if there is none, or a second.
-fn only_call(code: &[u8], address: u64, target: u64) -> Option<usize> {
+/// Where the one `call` of one of these functions is; None if there is none, or a second.
+fn only_call(code: &[u8], address: u64, targets: &[u64]) -> Option<usize> {
     const CALL: u8 = 0xe8;
     const CALL_BYTES: u64 = 5;
     let mut calls = code.windows(5).enumerate().filter_map(|(at, window)| {
         let [CALL, distance @ ..] = window else { return None };
         let distance = i32::from_le_bytes(distance.try_into().ok()?);
         let behind = address.wrapping_add(at as u64 + CALL_BYTES);
-        (behind.wrapping_add_signed(i64::from(distance)) == target).then_some(at)
+        targets.contains(&behind.wrapping_add_signed(i64::from(distance))).then_some(at)
     });
     let call = calls.next()?;
     calls.next().is_none().then_some(call)
@@ -164,10 +168,10 @@ mod tests {
     fn one_call_is_found_and_two_are_too_many() {
         let mut code = vec![0x90; 20];
         code[7..12].copy_from_slice(&[0xe8, 0xf4, 0xff, 0xff, 0xff]);
-        assert_eq!(only_call(&code, 0x1000, 0x1000), Some(7));
-        assert_eq!(only_call(&code, 0x1000, 0x1001), None);
+        assert_eq!(only_call(&code, 0x1000, &[0x2000, 0x1000]), Some(7));
+        assert_eq!(only_call(&code, 0x1000, &[0x1001]), None);
         code[12..17].copy_from_slice(&[0xe8, 0xef, 0xff, 0xff, 0xff]);
-        assert_eq!(only_call(&code, 0x1000, 0x1000), None);
+        assert_eq!(only_call(&code, 0x1000, &[0x1000]), None);
     }
 
     #[test]

@@ -26,12 +26,15 @@ use std::{
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tracing::{info, warn};
 
 /// How often it is looked who serves.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the probes stay in a file that nobody serves from: a gateway that is restarted is covered from its first
+/// connection on.
+const KEPT_FOR: Duration = Duration::from_secs(600);
 /// The kernel side has room for so many files at once; beyond it they are named as not covered.
 const MAX_FILES: usize = 256;
 
@@ -68,6 +71,8 @@ pub struct Tls {
 struct Covered {
     found: Found,
     probes: Result<Probes, String>,
+    /// Nobody serves from it any more.
+    left: Option<Instant>,
 }
 
 struct Probes {
@@ -126,7 +131,7 @@ impl Tls {
         self.covered.values().flat_map(|covered| self.status_of(covered)).collect()
     }
 
-    fn status_of(&self, Covered { found, probes }: &Covered) -> Vec<TlsStatus> {
+    fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
         let (library, version) = match &found.library {
             Library::Go(go) => ("go crypto/tls", go.version.as_str()),
             Library::Unknown(_) => ("", ""),
@@ -147,10 +152,16 @@ impl Tls {
     fn cover(&mut self, ebpf: &mut Ebpf, mut found: BTreeMap<FileId, Found>) {
         for (id, covered) in std::mem::take(&mut self.covered) {
             match found.remove(&id) {
-                Some(still) => drop(self.covered.insert(id, Covered { found: still, ..covered })),
-                None => self.uncover(ebpf, covered),
+                Some(still) => drop(self.covered.insert(id, Covered { found: still, left: None, ..covered })),
+                None if covered.probes.is_err() => {}
+                None => {
+                    let left = covered.left.or_else(|| Some(Instant::now()));
+                    let found = Found { processes: Vec::new(), ..covered.found };
+                    self.covered.insert(id, Covered { found, left, ..covered });
+                }
             }
         }
+        self.uncover_what_was_left(ebpf);
         for (id, found) in found {
             let probes = self.attach(ebpf, &found);
             match &probes {
@@ -159,7 +170,7 @@ impl Tls {
                 }
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
-            self.covered.insert(id, Covered { found, probes });
+            self.covered.insert(id, Covered { found, probes, left: None });
         }
     }
 
@@ -202,11 +213,14 @@ impl Tls {
         }
     }
 
-    fn uncover(&mut self, ebpf: &mut Ebpf, covered: Covered) {
-        if let Ok(probes) = covered.probes {
-            // It may be that nobody has put it there.
-            let _ = self.files.remove(&probes.number);
-            detach(ebpf, probes);
+    fn uncover_what_was_left(&mut self, ebpf: &mut Ebpf) {
+        let is_over = |covered: &Covered| covered.left.is_some_and(|left| left.elapsed() > KEPT_FOR);
+        for (_, covered) in self.covered.extract_if(.., |_, covered| is_over(covered)) {
+            if let Ok(probes) = covered.probes {
+                // It may be that nobody has put it there.
+                let _ = self.files.remove(&probes.number);
+                detach(ebpf, probes);
+            }
         }
     }
 }

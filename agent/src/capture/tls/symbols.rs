@@ -19,7 +19,8 @@ pub(super) struct Function {
     pub(super) bytes: u64,
 }
 
-pub(super) type Functions = HashMap<&'static str, Function>;
+/// By name; a table of Go's calls a wrapper for another calling convention by the name of what it wraps.
+pub(super) type Functions = HashMap<&'static str, Vec<Function>>;
 
 /// A file that is read only where it is looked at.
 pub(super) struct Elf<'a> {
@@ -79,7 +80,8 @@ pub(super) fn functions(elf: &Elf<'_>, names: &[&'static str]) -> Result<Functio
     let mut found = Functions::new();
     for symbol in elf.elf.symbols() {
         if let Some(name) = symbol.name().ok().and_then(|name| names.iter().find(|wanted| **wanted == name)) {
-            found.insert(name, Function { address: symbol.address(), bytes: symbol.size() });
+            let function = Function { address: symbol.address(), bytes: symbol.size() };
+            found.entry(*name).or_default().push(function);
         }
     }
     if found.is_empty() {
@@ -126,7 +128,11 @@ fn from_go_table(elf: &Elf<'_>, names: &[&'static str]) -> Option<Functions> {
     let function = |begin: u32, bytes: u32| {
         Some(Function { address: text_start.checked_add(u64::from(begin))?, bytes: u64::from(bytes) })
     };
-    found.into_iter().map(|(name, begin, bytes)| Some((name, function(begin, bytes)?))).collect()
+    let mut functions = Functions::new();
+    for (name, begin, bytes) in found {
+        functions.entry(name).or_default().push(function(begin, bytes)?);
+    }
+    Some(functions)
 }
 
 fn place(bytes: &[u8], at: usize) -> Option<usize> {
