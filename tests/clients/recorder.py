@@ -6,6 +6,7 @@ each exchange, in the order they began: see tests/src/call.rs for the fields.
 
 import json
 import socket
+import ssl
 import threading
 
 from urllib3.util import connection
@@ -70,8 +71,8 @@ class Exchange:
         }
 
 
-class CountingSocket(socket.socket):
-    """A connected socket that tells an exchange what passes. A request after a final reply begins the next."""
+class Counting:
+    """Of a connected socket: tells an exchange what passes. A request after a final reply begins the next."""
 
     exchange = None
 
@@ -82,11 +83,6 @@ class CountingSocket(socket.socket):
             with _lock:
                 _exchanges.append(self.exchange)
         self.exchange.on_sent(data)
-
-    def sendall(self, data, *flags):
-        # A copy of the head is all that is kept of it, so views of file content are cheap.
-        self._on_sent(memoryview(data).cast("B"))
-        return super().sendall(data, *flags)
 
     def send(self, data, *flags):
         sent = super().send(data, *flags)
@@ -106,6 +102,18 @@ class CountingSocket(socket.socket):
         return length
 
 
+class CountingSocket(Counting, socket.socket):
+    def sendall(self, data, *flags):
+        # A copy of the head is all that is kept of it, so views of file content are cheap.
+        self._on_sent(memoryview(data).cast("B"))
+        return super().sendall(data, *flags)
+
+
+class CountingTlsSocket(Counting, ssl.SSLSocket):
+    """Takes the place of the plain one; counts plaintext. Its `sendall` is made of `send`."""
+
+
+ssl.SSLContext.sslsocket_class = CountingTlsSocket
 _connect = connection.create_connection
 
 
