@@ -73,6 +73,9 @@ impl Script {
             trusted.write_all(authority.as_bytes())?;
             // The SDK's variable, and curl's.
             command.env("AWS_CA_BUNDLE", trusted.path()).env("CURL_CA_BUNDLE", trusted.path());
+            // Over TLS the SDK would send bodies in chunks, with the checksum behind them. Those must be followed at the
+            // pace of the upload, which an agent on a busy machine cannot always do (docs/tls.md).
+            command.env("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required");
         }
         let output = command
             .arg("-B")
