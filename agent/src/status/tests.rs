@@ -28,6 +28,18 @@ fn example() -> Status {
             open_at_start: 3,
             failed_windows: 0,
             missed_runs: BTreeMap::new(),
+            tls: vec![
+                TlsStatus {
+                    pid: 6875,
+                    comm: "minio".to_owned(),
+                    library: "go crypto/tls".to_owned(),
+                    version: "go1.26.8".to_owned(),
+                    probes: 2,
+                    connections: 1204,
+                    problem: String::new(),
+                },
+                TlsStatus { pid: 811, comm: "nginx".to_owned(), problem: "none".to_owned(), ..TlsStatus::default() },
+            ],
             verified_instructions: BTreeMap::new(),
         },
         rebuild: [

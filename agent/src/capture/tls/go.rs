@@ -34,7 +34,7 @@ pub struct GoTls {
 /// It has, and why that is not understood.
 pub(super) fn find(elf: &Elf<'_>) -> Result<Option<GoTls>, String> {
     let Some(version) = symbols::go_version(elf) else { return Ok(None) };
-    if !minor(&version).is_some_and(|minor| minor >= OLDEST) {
+    if minor(&version).is_none_or(|minor| minor < OLDEST) {
         return Err(format!("{version} is older than go1.{OLDEST}, or not a release"));
     }
     let functions = symbols::functions(elf, &NAMES)?;
