@@ -74,21 +74,93 @@ pub enum Program {
     Sent = 1,
     /// Sends of whole pages, which before 6.5 have a function of their own.
     PagesSent = 2,
+    /// Receives that the kernel did not run `Received` for ([`CHANCES`]).
+    ReceivedSecond = 3,
+    /// Sends, likewise.
+    SentSecond = 4,
+    /// Receives that neither of the two was run for.
+    ReceivedThird = 5,
+    /// Sends, likewise.
+    SentThird = 6,
     /// Changes of a connection's state.
-    StateChanged = 3,
+    StateChanged = 7,
     /// Ends of sockets.
-    Destroyed = 4,
+    Destroyed = 8,
     /// As `StateChanged`, in an interrupt that came while that one ran (docs/decisions/0006-programs-alone.md).
-    StateChangedInside = 5,
+    StateChangedInside = 9,
     /// As `Destroyed`, likewise.
-    DestroyedInside = 6,
+    DestroyedInside = 10,
+    /// Changes that `StateChanged` was not run for.
+    StateChangedSecond = 11,
+    /// Ends, likewise.
+    DestroyedSecond = 12,
+    /// Changes that neither of the two was run for.
+    StateChangedThird = 13,
+    /// Ends, likewise.
+    DestroyedThird = 14,
 }
 
 /// How many programs there are.
-pub const PROGRAMS: u32 = 7;
+pub const PROGRAMS: u32 = 15;
 
-/// How many of them, the first ones, copy payload.
-pub const COPYING_PROGRAMS: u32 = 3;
+/// How many programs may be attached for one event, where the kernel skips one that is preempted on the same CPU
+/// (docs/decisions/0006-programs-alone.md). Each leaves alone what one before it has done.
+pub const CHANCES: u32 = 3;
+
+/// How many programs, the first ones, copy payload if each event has that many chances.
+#[must_use]
+pub const fn copying_programs(chances: u32) -> u32 {
+    if chances > 1 { Program::SentThird as u32 + 1 } else { Program::PagesSent as u32 + 1 }
+}
+
+impl Program {
+    /// The one for receives, of that chance: 0 is the first.
+    #[must_use]
+    pub const fn received(chance: u32) -> Self {
+        match chance {
+            0 => Self::Received,
+            1 => Self::ReceivedSecond,
+            _ => Self::ReceivedThird,
+        }
+    }
+
+    /// The one for sends.
+    #[must_use]
+    pub const fn sent(chance: u32) -> Self {
+        match chance {
+            0 => Self::Sent,
+            1 => Self::SentSecond,
+            _ => Self::SentThird,
+        }
+    }
+
+    /// Whether another one may have done its work before.
+    #[must_use]
+    pub const fn is_further_chance(self) -> bool {
+        !matches!(
+            self,
+            Self::Received
+                | Self::Sent
+                | Self::PagesSent
+                | Self::StateChanged
+                | Self::Destroyed
+                | Self::StateChangedInside
+                | Self::DestroyedInside
+        )
+    }
+
+    /// Whether a program, as a number, tells of received bytes.
+    #[must_use]
+    pub const fn receives(program: u32) -> bool {
+        matches!(program, 0 | 3 | 5)
+    }
+
+    /// Whether it tells of bytes at all, and runs in the task that moved them.
+    #[must_use]
+    pub const fn copies(program: u32) -> bool {
+        program < copying_programs(CHANCES)
+    }
+}
 
 /// How many slots the array has.
 pub const COUNTER_SLOTS: u32 = PROGRAMS * KernelCounter::BANK;
@@ -102,6 +174,24 @@ pub const fn counter_slot(program: u32, counter: KernelCounter) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_know_what_they_do() {
+        use Program::{Destroyed, PagesSent, Received, ReceivedSecond, ReceivedThird, Sent, SentSecond, SentThird};
+        for program in [Received, ReceivedSecond, ReceivedThird] {
+            assert!(Program::receives(program as u32) && Program::copies(program as u32));
+        }
+        for program in [Sent, SentSecond, SentThird, PagesSent] {
+            assert!(!Program::receives(program as u32) && Program::copies(program as u32));
+        }
+        assert!(!Program::copies(Program::StateChanged as u32) && !Program::copies(Destroyed as u32));
+        for chance in 0..CHANCES {
+            assert_eq!(Program::received(chance).is_further_chance(), chance > 0);
+            assert_eq!(Program::sent(chance).is_further_chance(), chance > 0);
+        }
+        assert_eq!(PROGRAMS, Program::DestroyedThird as u32 + 1);
+        assert!(Program::copies(copying_programs(1) - 1) && copying_programs(1) < copying_programs(CHANCES));
+    }
 
     #[test]
     fn slots_are_dense_and_names_differ() {

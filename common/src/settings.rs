@@ -27,6 +27,12 @@ impl PortBitmap {
     }
 }
 
+/// Where a program calls `bpf_preempt_disable`: not a helper's number, but a mark that the loader replaces.
+pub const PREEMPT_DISABLE: usize = 0x5333_0a01;
+
+/// The same for `bpf_preempt_enable`.
+pub const PREEMPT_ENABLE: usize = 0x5333_0a02;
+
 /// What the kernel side remembers of one connection, keyed by cookie; written by the kernel side only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -39,6 +45,12 @@ pub struct ConnectionState {
     pub fin_sent: u16,
     /// Bytes copied from each direction since the other one last moved.
     pub run: [u32; 2],
+    /// Where each direction stood after the last call that was taken care of, for programs of a further chance.
+    pub done: [u32; 2],
+    /// The last change of state that was taken care of, likewise: old and new in a byte each.
+    pub told: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the programs need to know besides offsets; a read-only global like [`Offsets`].
@@ -51,6 +63,8 @@ pub struct Constants {
     pub sock_done_bit: u32,
     /// 1: sockets are known by numbers of our own, because a program of the backend cannot ask for the kernel's cookie.
     pub own_numbers: u32,
+    /// How many programs are attached for one event (`counters::CHANCES`).
+    pub chances: u32,
     /// How many parameters `tcp_recvmsg` has: `sk, msg, len, flags`, then `addr_len` (it is gone in 7.2), and before 5.19
     /// `nonblock` in front of `flags`.
     pub receive_parameters: u32,

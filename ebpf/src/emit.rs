@@ -3,6 +3,7 @@
 use crate::{
     kernel::TcpSock,
     maps::{EVENTS, count_of},
+    preemption,
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -42,7 +43,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = matches!(origin.program, Program::Received | Program::Sent | Program::PagesSent);
+    let in_task = Program::copies(origin.program as u32);
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();
@@ -87,9 +88,9 @@ pub enum Output {
 pub unsafe fn output(context: *mut c_void, sample: *mut SampleHeader, bytes: u64) -> Output {
     // The helper itself and not aya's wrapper, whose result is thrown away: what the ring refuses must be counted.
     // SAFETY: the caller upholds it; the map is a perf event array.
-    let result = unsafe {
+    let result = preemption::off(|| unsafe {
         bpf_perf_event_output(context, addr_of!(EVENTS) as *mut c_void, BPF_F_CURRENT_CPU, sample.cast(), bytes)
-    };
+    });
     match result {
         0 => Output::Taken,
         NO_SPACE => Output::Full,
@@ -152,9 +153,9 @@ pub unsafe fn output_unseen(
 /// Bytes of the stream of which the ring took no sample, to that `Program`.
 #[inline(always)]
 pub fn count_lost_bytes(program: u32, bytes: u64) {
-    if program == Program::Received as u32 {
+    if Program::receives(program) {
         count_of(program, KernelCounter::LostReceivedBytes, bytes);
-    } else if program <= Program::PagesSent as u32 {
+    } else if Program::copies(program) {
         count_of(program, KernelCounter::LostSentBytes, bytes);
     }
     // The samples of all others are of no bytes.

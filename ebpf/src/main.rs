@@ -13,6 +13,7 @@ mod kernel;
 mod lifecycle;
 mod maps;
 mod payload;
+mod preemption;
 mod watch;
 
 #[panic_handler]

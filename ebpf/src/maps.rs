@@ -1,13 +1,13 @@
 //! Maps and read-only globals: everything shared with user space or between programs.
 
-use crate::{backend::probe::InFlight, payload::Walk};
+use crate::{backend::probe::InFlight, kernel::constant, payload::Walk};
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray},
 };
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, counter_slot},
+    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, copying_programs, counter_slot},
     sample::{MAX_PIECE_BYTES, SampleHeader, Window},
     settings::{ConnectionState, Constants, Offsets, PortBitmap},
 };
@@ -63,7 +63,7 @@ pub struct Scratch {
 /// may interrupt or preempt each other on a CPU, where sharing mixes two connections' bytes; the same program never runs
 /// inside itself (docs/decisions/0006-programs-alone.md).
 #[map]
-static SCRATCH: Array<Scratch> = Array::with_max_entries(COPYING_PROGRAMS, 0);
+static SCRATCH: Array<Scratch> = Array::with_max_entries(copying_programs(1), 0);
 
 /// The same for the programs that tell of connections: a header, and whether it is in use.
 #[map]
@@ -95,7 +95,7 @@ pub fn cpu() -> u32 {
 /// The buffer of that program on this CPU; programs do not migrate.
 #[inline(always)]
 pub fn scratch(program: u32) -> Option<*mut Scratch> {
-    SCRATCH.get_ptr_mut(cpu() * COPYING_PROGRAMS + program)
+    SCRATCH.get_ptr_mut(cpu() * copying_programs(constant(|c| &c.chances)) + program)
 }
 
 /// The header of that program on this CPU.

@@ -202,7 +202,7 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
             (*state.as_ptr()).lost = (*header).lost;
             // What was asked for does not use up the budget of what comes after.
             if walk.unlimited == 0 {
-                let direction = if program == Program::Received as u32 { Direction::Received } else { Direction::Sent };
+                let direction = if Program::receives(program) { Direction::Received } else { Direction::Sent };
                 let run = run_of(state.as_ptr(), direction);
                 *run = (*run).saturating_add(walk.seq.wrapping_sub(walk.from));
             }

@@ -3,16 +3,17 @@
 use super::{
     backend::{BACKENDS, Backend},
     btf::{BtfError, KERNEL_BTF, KernelTypes},
+    kfunc,
 };
 use crate::config::BackendChoice;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, PROGRAMS},
+    counters::{PROGRAMS, copying_programs},
     settings::{ABSENT, Constants, Offsets, PortBitmap},
 };
 use std::{io, path::Path};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s3auditd-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s3auditd-ebpf"));
 
 /// Why nothing is captured.
 #[derive(Debug, thiserror::Error)]
@@ -158,9 +159,9 @@ fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets:
         // Besides connections, those that the gateway opens from a watched port.
         .map_max_entries("NUMBERS", if constants.own_numbers == 0 { 1 } else { plan.max_connections.saturating_mul(2) })
         .map_max_entries("WINDOWS", plan.max_connections.saturating_mul(2))
-        .map_max_entries("SCRATCH", plan.possible_cpus * COPYING_PROGRAMS)
+        .map_max_entries("SCRATCH", plan.possible_cpus * copying_programs(constants.chances))
         .map_max_entries("HEADERS", plan.possible_cpus * PROGRAMS)
-        .load(OBJECT)
+        .load(&kfunc::resolved(OBJECT, types, constants.chances > 1))
         .map_err(|error| load_failed(&error))?;
     // Before the first program runs.
     set_ports(&mut ebpf, plan.ports).map_err(|error| load_failed(&error))?;
@@ -176,6 +177,7 @@ fn constants(types: &KernelTypes, own_numbers: bool) -> Result<Constants, Attach
         agent_tgid: std::process::id(),
         sock_done_bit: value("sock_flags", "SOCK_DONE")?,
         own_numbers: u32::from(own_numbers),
+        chances: super::backend::chances(types),
         receive_parameters: types.parameters("tcp_recvmsg").and_then(|n| u32::try_from(n).ok()).unwrap_or(ABSENT),
         iter_mask: if is_bit { 0xfe } else { 0xff },
         iter_iovec: value("iter_type", "ITER_IOVEC")?,

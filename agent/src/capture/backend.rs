@@ -6,6 +6,7 @@ use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, FExit, KProbe, ProgramError},
 };
+use s3auditd_common::counters::CHANCES;
 
 /// Every way, best first. They are tried by loading, not by kernel version.
 pub(super) const BACKENDS: &[Backend] = &[
@@ -105,7 +106,17 @@ impl Hook {
 
     fn attach(&self, ebpf: &mut Ebpf, btf: &Btf, types: &KernelTypes) -> Result<(), ProgramError> {
         let bounded = if self.walks && !has_helper(types, "bpf_loop") { "_bounded" } else { "" };
-        let program = ebpf.program_mut(&format!("{}{bounded}", self.program)).ok_or(ProgramError::NotLoaded)?;
+        self.attach_one(&format!("{}{bounded}", self.program), ebpf, btf)?;
+        if self.place == Place::Tracepoint && chances(types) > 1 {
+            for further in FURTHER {
+                self.attach_one(&format!("{}{further}", self.program), ebpf, btf)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_one(&self, program: &str, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
+        let program = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
         match self.place {
             Place::Tracepoint => {
                 let program: &mut BtfTracePoint = program.try_into()?;
@@ -158,6 +169,23 @@ impl Backend {
         }
         Ok(())
     }
+}
+
+/// How the programs of further chances end in name.
+const FURTHER: [&str; CHANCES as usize - 1] = ["_second", "_third"];
+
+/// The program that is the first chance of the same event.
+pub(super) fn first_of(program: &str) -> &str {
+    FURTHER.iter().find_map(|further| program.strip_suffix(further)).unwrap_or(program)
+}
+
+/// How many programs are attached to a tracepoint: several where the kernel skips one that it has preempted on the same
+/// CPU. Such tracepoints wait by SRCU in its fast kind (docs/decisions/0006-programs-alone.md); earlier ones had SRCU only
+/// beside what switches preemption off.
+pub(super) fn chances(types: &KernelTypes) -> u32 {
+    let preemptible =
+        types.has_variable("tracepoint_srcu_srcu_data") && types.parameters("init_srcu_struct_fast").is_some();
+    if preemptible { CHANCES } else { 1 }
 }
 
 /// Whether the kernel has a helper, by the name of the function behind it.

@@ -9,6 +9,7 @@ mod backend;
 mod btf;
 pub mod cgroups;
 mod grace;
+mod kfunc;
 mod listeners;
 mod ring;
 pub mod sockets;
@@ -279,11 +280,16 @@ impl Capture {
         cpus.collect()
     }
 
+    /// By first program of an event. An event of which nothing was seen was missed by every program that it has.
     fn missed_runs(&self) -> BTreeMap<String, u64> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
-            .collect()
+        let programs = self.ebpf.programs();
+        let missed =
+            programs.filter_map(|(name, program)| Some((backend::first_of(name), missed_runs_of(program).ok()?)));
+        missed.fold(BTreeMap::new(), |mut least, (event, runs)| {
+            let of_event = least.entry(event.to_owned()).or_insert(runs);
+            *of_event = runs.min(*of_event);
+            least
+        })
     }
 
     fn verified_instructions(&self) -> BTreeMap<String, u32> {

@@ -9,7 +9,7 @@ mod system_call;
 
 use crate::{
     emit::Origin,
-    kernel::{Sock, TcpSock},
+    kernel::{Sock, TcpSock, constant},
     maps::count,
     payload::{Call, Source, take},
     watch::{state_of, watched},
@@ -60,6 +60,20 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         Direction::Received => (tcp.received_to(), tcp.sent_to()),
         Direction::Sent => (tcp.sent_to(), tcp.received_to()),
     };
+    if let Some(state) = state
+        && constant(|c| &c.chances) > 1
+    {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        let done = unsafe { &raw mut (*state.as_ptr()).done[direction as usize] };
+        // SAFETY: as above. Two threads that move bytes of one direction race here as they do for their places.
+        unsafe {
+            // One program after the other runs for the same call, in the same task.
+            if program.is_further_chance() && *done == end {
+                return;
+            }
+            *done = end;
+        }
+    }
     let call = Call { direction, seq: end.wrapping_sub(len), len, other_seq };
     // SAFETY: the caller upholds it.
     unsafe {

@@ -12,7 +12,10 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use plan::{Plan, Step};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd::config::BackendChoice;
-use s3auditd_common::sample::{Kind, Unseen};
+use s3auditd_common::{
+    counters::KernelCounter,
+    sample::{Kind, Unseen},
+};
 use s3auditd_tests::need::Need;
 use s3auditd_tests::patience::stretched;
 use std::{
@@ -81,6 +84,8 @@ struct Report {
     plans: HashMap<u16, Vec<Plan>>,
     emitted: u64,
     read: u64,
+    /// Samples that a ring did not take.
+    lost: u64,
     /// Runs of programs that the kernel skipped: calls of which there is no sample.
     missed: u64,
     backend: String,
@@ -140,7 +145,8 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     if missed != 0 {
         eprintln!("noted: {}: the kernel skipped runs: {:?}", status.backend, status.missed_runs);
     }
-    Ok(Report { samples, plans, emitted, read, missed, backend: status.backend })
+    let lost = [KernelCounter::LostRingFull, KernelCounter::LostRingRefused].map(|cause| status.counter(cause));
+    Ok(Report { samples, plans, emitted, read, lost: lost.iter().sum(), missed, backend: status.backend })
 }
 
 /// What is wrong with a connection.
@@ -156,6 +162,9 @@ impl Report {
         let (mut wrong, mut without) = (Vec::new(), Vec::new());
         if self.emitted != self.read || self.read == 0 {
             wrong.push(format!("emitted {} and read {}", self.emitted, self.read));
+        }
+        if self.lost != 0 {
+            wrong.push(format!("{} samples lost", self.lost));
         }
         for (port, plans) in &self.plans {
             let mut connections: Vec<_> =
@@ -187,7 +196,10 @@ impl Report {
 
 fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut impl FnMut(Problem)) {
     let Some(opened) = samples.iter().find(|sample| sample.kind == Kind::Opened) else {
-        return problem(Problem::Wrong("no sample tells that it opened".to_owned()));
+        let lost = samples.first().map_or(0, |sample| sample.lost);
+        return problem(Problem::Wrong(format!(
+            "no sample tells that it opened; samples lost before the first: {lost}"
+        )));
     };
     for (kind, start) in [(Kind::Received, opened.seq), (Kind::Sent, opened.other_seq)] {
         let total: u64 = plan.steps.iter().filter(|step| step.way.kind() == kind).map(|step| step.len as u64).sum();
