@@ -62,6 +62,11 @@ counters! {
     LostReceivedBytes = 11, "lost_received_bytes";
     /// The same of bytes sent.
     LostSentBytes = 12, "lost_sent_bytes";
+    /// Calls of which the entry found no room for its note: nothing is known of them at their return (`kprobe` only).
+    NotesRefused = 13, "notes_refused";
+    /// Calls that were over when the thread's next one, or its end, found their notes: the kernel did not run the program
+    /// at their return (`kprobe` only).
+    MissedReturns = 14, "missed_returns";
 }
 
 /// A kernel program, as the owner of a bank of counters and of a scratch buffer on each CPU.
@@ -82,10 +87,12 @@ pub enum Program {
     StateChangedInside = 5,
     /// As `Destroyed`, likewise.
     DestroyedInside = 6,
+    /// Ends of threads.
+    ThreadEnded = 7,
 }
 
 /// How many programs there are.
-pub const PROGRAMS: u32 = 7;
+pub const PROGRAMS: u32 = 8;
 
 /// How many of them, the first ones, copy payload.
 pub const COPYING_PROGRAMS: u32 = 3;

@@ -38,6 +38,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             Hook::new("probe_receive", Place::Probe, "tcp_recvmsg"),
             Hook::new("probe_send", Place::Probe, "tcp_sendmsg"),
             Hook { optional: true, ..Hook::new("probe_send_pages", Place::Probe, "tcp_sendpage") },
+            Hook { optional: true, ..Hook::tracepoint("thread_ended", "sched_process_exit") },
         ],
         knows_types: false,
         reads_registers: false,
@@ -143,6 +144,11 @@ impl Backend {
             "this kernel (5.11) lets such a program be preempted and run inside itself, which would mix connections"
                 .to_owned()
         })
+    }
+
+    /// Whether it notes at a call's entry what it needs at the return.
+    pub fn notes_calls(&self) -> bool {
+        self.choice == BackendChoice::Kprobe
     }
 
     /// Whether sockets need numbers of our own.
