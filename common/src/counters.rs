@@ -62,6 +62,11 @@ counters! {
     LostReceivedBytes = 11, "lost_received_bytes";
     /// The same of bytes sent.
     LostSentBytes = 12, "lost_sent_bytes";
+    /// Calls of which the entry found no room for its note: nothing is known of them at their return (`kprobe` only).
+    NotesRefused = 13, "notes_refused";
+    /// Calls that were over when the thread's next one, or its end, found their notes: the kernel did not run the program
+    /// at their return (`kprobe` only).
+    MissedReturns = 14, "missed_returns";
 }
 
 /// A kernel program, as the owner of a bank of counters and of a scratch buffer on each CPU.
@@ -98,10 +103,12 @@ pub enum Program {
     StateChangedThird = 13,
     /// Ends, likewise.
     DestroyedThird = 14,
+    /// Ends of threads.
+    ThreadEnded = 15,
 }
 
 /// How many programs there are.
-pub const PROGRAMS: u32 = 15;
+pub const PROGRAMS: u32 = 16;
 
 /// How many programs may be attached for one event, where the kernel skips one that is preempted on the same CPU
 /// (docs/decisions/0006-programs-alone.md). Each leaves alone what one before it has done.
@@ -146,6 +153,7 @@ impl Program {
                 | Self::Destroyed
                 | Self::StateChangedInside
                 | Self::DestroyedInside
+                | Self::ThreadEnded
         )
     }
 
@@ -189,7 +197,7 @@ mod tests {
             assert_eq!(Program::received(chance).is_further_chance(), chance > 0);
             assert_eq!(Program::sent(chance).is_further_chance(), chance > 0);
         }
-        assert_eq!(PROGRAMS, Program::DestroyedThird as u32 + 1);
+        assert_eq!(PROGRAMS, Program::ThreadEnded as u32 + 1);
         assert!(Program::copies(copying_programs(1) - 1) && copying_programs(1) < copying_programs(CHANCES));
     }
 

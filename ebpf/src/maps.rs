@@ -4,7 +4,7 @@ use crate::{backend::probe::InFlight, kernel::constant, payload::Walk};
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray},
+    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray},
 };
 use s3auditd_common::{
     counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, copying_programs, counter_slot},
@@ -76,10 +76,13 @@ pub struct Header {
     pub busy: u64,
 }
 
-/// What a call in flight was asked for, from its entry to its return, by thread and direction. LRU: should a return be
-/// missed, the entry does not stay for ever.
+/// What a call in flight was asked for, from its entry to its return, by thread and direction. The agent sets its size.
+///
+/// A plain hash and not an LRU: the oldest note is that of the receive that has waited longest, a live one, and it would
+/// vanish without a count. What finds no room is counted (`NotesRefused`). A note whose return was missed goes with the
+/// thread's next call of that direction or with the thread, so there are never more than two for each living thread.
 #[map]
-pub static IN_FLIGHT: LruHashMap<u64, InFlight> = LruHashMap::with_max_entries(16_384, 0);
+pub static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(65_536, 0);
 
 /// Numbers of sockets by address, where the kernel's cookie cannot be asked for. The agent sets its size.
 #[map]

@@ -146,6 +146,12 @@ impl Daemon {
         Ok(ended.stdout)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote to stderr so far.
     #[must_use]
     pub fn stderr(&self) -> String {

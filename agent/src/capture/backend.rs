@@ -39,6 +39,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             Hook::new("probe_receive", Place::Probe, "tcp_recvmsg"),
             Hook::new("probe_send", Place::Probe, "tcp_sendmsg"),
             Hook { optional: true, ..Hook::new("probe_send_pages", Place::Probe, "tcp_sendpage") },
+            Hook { optional: true, ..Hook::tracepoint("thread_ended", "sched_process_exit") },
         ],
         knows_types: false,
         reads_registers: false,
@@ -108,8 +109,10 @@ impl Hook {
         let bounded = if self.walks && !has_helper(types, "bpf_loop") { "_bounded" } else { "" };
         self.attach_one(&format!("{}{bounded}", self.program), ebpf, btf)?;
         if self.place == Place::Tracepoint && chances(types) > 1 {
-            for further in FURTHER {
-                self.attach_one(&format!("{}{further}", self.program), ebpf, btf)?;
+            // Not every program has further ones.
+            let further = FURTHER.map(|further| format!("{}{further}", self.program));
+            for program in further.iter().filter(|program| ebpf.program(program).is_some()).collect::<Vec<_>>() {
+                self.attach_one(program, ebpf, btf)?;
             }
         }
         Ok(())
@@ -154,6 +157,11 @@ impl Backend {
             "this kernel (5.11) lets such a program be preempted and run inside itself, which would mix connections"
                 .to_owned()
         })
+    }
+
+    /// Whether it notes at a call's entry what it needs at the return.
+    pub fn notes_calls(&self) -> bool {
+        self.choice == BackendChoice::Kprobe
     }
 
     /// Whether sockets need numbers of our own.

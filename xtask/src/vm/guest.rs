@@ -74,7 +74,10 @@ impl Guest<'_> {
     /// Never repeated once user space was reached; a QEMU that ends before is started a second time.
     pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let console = self.folder.join(format!("{}.log", self.kernel.version));
+        let Kernel { series, version, words, .. } = self.kernel;
+        // Two of one version differ by their words.
+        let name = if words.is_empty() { version.as_str() } else { series };
+        let console = self.folder.join(format!("{name}.log"));
         let mut told = self.boot(&console)?;
         let retried = !told.user_space;
         if retried {
@@ -85,8 +88,11 @@ impl Guest<'_> {
     }
 
     fn boot(&self, console: &Path) -> anyhow::Result<Told> {
+        let Kernel { words, only, .. } = self.kernel;
+        let only = if only.is_empty() { "all".to_owned() } else { only.join(",") };
+        // What the kernel does not know becomes the environment of the first process.
         let words = format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 tsc=nowatchdog \
+            "console=ttyS0 quiet loglevel=4 panic=-1 tsc=nowatchdog {words} S3AUDITD_GUEST={only} \
              S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}"
         );
         let mut command = self.qemu.boot(&self.kernel.image, self.initramfs, &words)?;

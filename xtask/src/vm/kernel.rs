@@ -17,14 +17,23 @@ pub(super) struct Series {
     suite: &'static str,
     /// The suite moves on: there, whatever is newest from this series on.
     or_later: bool,
+    /// Further words for the kernel's command line.
+    words: &'static str,
+    /// The backends that are tried on it; none: all.
+    only: &'static [&'static str],
 }
 
-pub(super) const ALL: [Series; 4] = [
-    Series { name: "5.10", package: "linux-image-", suite: "bullseye-security", or_later: false },
-    Series { name: "6.1", package: "linux-image-", suite: "bookworm-security", or_later: false },
-    Series { name: "6.12", package: "linux-image-", suite: "bookworm-security", or_later: false },
+/// What most have.
+const SERIES: Series = Series { name: "", package: "linux-image-", suite: "", or_later: false, words: "", only: &[] };
+
+pub(super) const ALL: [Series; 5] = [
+    Series { name: "5.10", suite: "bullseye-security", ..SERIES },
+    Series { name: "6.1", suite: "bookworm-security", ..SERIES },
+    Series { name: "6.12", suite: "bookworm-security", ..SERIES },
+    // The same kernel, preemptible; of the backends it is `fexit` whose programs that touches.
+    Series { name: "6.12-preempt", suite: "bookworm-security", words: "preempt=full", only: &["fexit"], ..SERIES },
     // From 7.2 on `linux-image` has no image in it.
-    Series { name: "7.2", package: "linux-binary-", suite: "sid", or_later: true },
+    Series { name: "7.2", package: "linux-binary-", suite: "sid", or_later: true, ..SERIES },
 ];
 
 const FLAVOUR: &str = "-cloud-amd64";
@@ -37,6 +46,10 @@ pub(super) struct Kernel {
     pub(super) series: &'static str,
     pub(super) version: String,
     pub(super) image: PathBuf,
+    /// See [`Series`].
+    pub(super) words: &'static str,
+    /// See [`Series`].
+    pub(super) only: &'static [&'static str],
 }
 
 /// Brings the newest of each of these series. Where the mirror cannot be asked, the newest in the cache is taken.
@@ -108,7 +121,8 @@ impl Series {
 
     fn kernel(&self, home: &Path, version: &str) -> Kernel {
         let image = home.join(format!("{version}{FLAVOUR}")).join("vmlinuz");
-        Kernel { series: self.name, version: version.to_owned(), image }
+        let &Self { name: series, words, only, .. } = self;
+        Kernel { series, version: version.to_owned(), image, words, only }
     }
 
     fn newest_cached(&self, home: &Path) -> Option<Kernel> {
@@ -133,7 +147,7 @@ mod tests {
         let newest = |series: &Series, versions: &[&'static str]| {
             versions.iter().copied().filter(|v| series.has(v)).max_by_key(|v| numbers(v))
         };
-        let [_, old, middle, last] = &ALL;
+        let [_, old, middle, _, last] = &ALL;
         assert_eq!(newest(old, &["6.1", "6.1.0-56", "6.1.0-9", "6.1.0-0.deb11.77", "6.12.1+deb12"]), Some("6.1.0-56"));
         assert_eq!(newest(middle, &["6.12.99+deb12", "6.12.117+deb12", "6.1.0-9"]), Some("6.12.117+deb12"));
         assert_eq!(newest(last, &["7.2.13+deb14", "7.3.1+deb14", "7.1.9+deb14"]), Some("7.3.1+deb14"));

@@ -43,11 +43,32 @@ const BACKENDS: &[Backend] = &[
         scenarios: &[
             "capture::each_way_is_byte_exact_over_ipv6",
             "capture::many_connections_on_all_cpus_are_byte_exact",
+            "capture::threads_that_preempt_each_other_are_byte_exact",
+            "capture::a_cpu_that_comes_online_later_is_captured",
+            "capture::a_cpu_that_was_away_is_captured_again",
+            "leftovers::nothing_stays_in_the_kernel",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
-    Backend { name: "fexit", since: "5.10", scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"] },
-    Backend { name: "kprobe", since: "5.10", scenarios: &["unseen::a_body_that_goes_out_by_sendfile"] },
+    Backend {
+        name: "fexit",
+        since: "5.10",
+        scenarios: &[
+            "capture::threads_that_preempt_each_other_are_byte_exact",
+            "leftovers::nothing_stays_in_the_kernel",
+            "unseen::io_uring_never_shows_another_calls_buffer",
+        ],
+    },
+    Backend {
+        name: "kprobe",
+        since: "5.10",
+        scenarios: &[
+            "capture::calls_without_room_for_a_note_are_counted",
+            "capture::missed_returns_are_counted_and_leave_nothing",
+            "leftovers::nothing_stays_in_the_kernel",
+            "unseen::a_body_that_goes_out_by_sendfile",
+        ],
+    },
     Backend { name: "syscall", since: "5.10", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
 ];
 
@@ -164,7 +185,7 @@ fn cells(kernel: &Kernel, outcome: &Outcome, plan: &[(&'static Backend, Vec<&'st
     let Outcome { told, console, .. } = outcome;
     let cell = |(backend, scenarios): &(&'static Backend, Vec<_>)| Cell {
         kernel: kernel.clone(),
-        release: told.kernel.clone().unwrap_or_else(|| kernel.version.clone()),
+        release: [told.kernel.as_ref().unwrap_or(&kernel.version), kernel.words].join(" ").trim_end().to_owned(),
         backend,
         expected: position(kernel.series) >= position(backend.since),
         scenarios: scenarios.len(),
@@ -172,11 +193,11 @@ fn cells(kernel: &Kernel, outcome: &Outcome, plan: &[(&'static Backend, Vec<&'st
         console: console.clone(),
         broken: told.broken.clone(),
     };
-    plan.iter().map(cell).collect()
+    plan.iter().filter(|(backend, _)| chosen(kernel.only, backend.name)).map(cell).collect()
 }
 
-fn chosen(only: &[String], name: &str) -> bool {
-    only.is_empty() || only.iter().any(|only| only == name)
+fn chosen(only: &[impl AsRef<str>], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|only| only.as_ref() == name)
 }
 
 fn versions(kernels: &[Kernel]) -> String {

@@ -4,6 +4,8 @@
 //! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
 //! a function of its offset, so each sample can be checked where it stands.
 
+mod cpus;
+mod notes;
 mod plan;
 mod server;
 
@@ -32,11 +34,26 @@ use std::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![
+    let mut scenarios = vec![
         Scenario::new("capture::each_way_to_receive_and_send_is_byte_exact", || each_way("127.0.0.1:0")),
         Scenario::needing("capture::each_way_is_byte_exact_over_ipv6", &[Need::Ipv6], || each_way("[::1]:0")),
         Scenario::new("capture::many_connections_on_all_cpus_are_byte_exact", many),
-    ]
+        Scenario::new("capture::threads_that_preempt_each_other_are_byte_exact", preemption),
+    ];
+    // What the others have none of is no scenario of theirs.
+    if notes::is_about_this_run() {
+        scenarios.extend([
+            Scenario::new("capture::calls_without_room_for_a_note_are_counted", notes::no_room),
+            Scenario::new("capture::missed_returns_are_counted_and_leave_nothing", notes::missed_returns),
+        ]);
+    }
+    if cpus::is_about_this_run() {
+        scenarios.extend([
+            Scenario::new("capture::a_cpu_that_comes_online_later_is_captured", cpus::comes_later),
+            Scenario::new("capture::a_cpu_that_was_away_is_captured_again", cpus::comes_back),
+        ]);
+    }
+    scenarios
 }
 
 /// This binary as the server process, if it was started as that.
@@ -50,11 +67,31 @@ pub(crate) fn serve_if_asked() {
 }
 
 fn each_way(bind: &str) -> anyhow::Result<()> {
-    run(bind, plan::each_way(), 1)?.check()
+    run(bind, plan::each_way(), 1)?.check().map(drop)
 }
 
 fn many() -> anyhow::Result<()> {
-    run("127.0.0.1:0", (0..200).map(Plan::random).collect(), 16)?.check()
+    run("127.0.0.1:0", (0..200).map(Plan::random).collect(), 16)?.check().map(drop)
+}
+
+/// Connections at once, each with a thread of the server: so many for a CPU that they have to wait for each other.
+const THREADS_A_CPU: usize = 40;
+/// And at most, whatever the machine.
+const MOST_THREADS: usize = 400;
+
+/// Threads of several classes and priorities, so that one takes the CPU from another wherever it is, in a program too if
+/// the kernel lets it. A byte of a buffer that two programs share is a byte of another connection or another place.
+fn preemption() -> anyhow::Result<()> {
+    let cpus = thread::available_parallelism()?.get();
+    let at_once = (cpus * THREADS_A_CPU).min(MOST_THREADS);
+    let plans: Vec<_> = (0..2 * at_once as u64).map(Plan::contended).collect();
+    let moved: usize = plans.iter().flat_map(|plan| &plan.steps).map(|step| step.len).sum();
+    let report = run("127.0.0.1:0", plans, at_once)?;
+    let (checked, missed) = (report.check()?, report.missed);
+    eprintln!("noted: {at_once} threads on {cpus} CPUs: {checked} of {moved} bytes checked, {missed} calls missed");
+    // Where the kernel skips runs it is less than all; a run in which most are skipped shows nothing.
+    ensure!(checked >= 1 << 20 && checked >= moved as u64 / 2, "only {checked} of {moved} bytes were there to check");
+    Ok(())
 }
 
 /// The one that this run is about, if any.
@@ -141,9 +178,11 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     take(&mut capture);
     let status = capture.status();
     let (emitted, read) = status.cpus.iter().fold((0, 0), |sum, cpu| (sum.0 + cpu.emitted, sum.1 + cpu.read));
-    let missed = status.missed_runs.values().sum();
+    let unfollowed = status.counter(KernelCounter::MissedReturns) + status.counter(KernelCounter::NotesRefused);
+    let missed = unfollowed + status.missed_runs.values().sum::<u64>();
     if missed != 0 {
-        eprintln!("noted: {}: the kernel skipped runs: {:?}", status.backend, status.missed_runs);
+        let skipped = &status.missed_runs;
+        eprintln!("noted: {}: the kernel skipped runs: {skipped:?}; not followed: {unfollowed}", status.backend);
     }
     let lost = [KernelCounter::LostRingFull, KernelCounter::LostRingRefused].map(|cause| status.counter(cause));
     Ok(Report { samples, plans, emitted, read, lost: lost.iter().sum(), missed, backend: status.backend })
@@ -158,8 +197,9 @@ enum Problem {
 
 impl Report {
     /// Every sample right, every stream without a gap but where one is expected, every call seen or unseen as its way says.
-    fn check(&self) -> anyhow::Result<()> {
-        let (mut wrong, mut without) = (Vec::new(), Vec::new());
+    /// How many bytes were held against what they should be.
+    fn check(&self) -> anyhow::Result<u64> {
+        let (mut wrong, mut without, mut checked) = (Vec::new(), Vec::new(), 0);
         if self.emitted != self.read || self.read == 0 {
             wrong.push(format!("emitted {} and read {}", self.emitted, self.read));
         }
@@ -175,7 +215,7 @@ impl Report {
                 continue;
             }
             for (plan, samples) in plans.iter().zip(connections) {
-                check_connection(plan, samples, &self.backend, &mut |problem| match problem {
+                checked += check_connection(plan, samples, &self.backend, &mut |problem| match problem {
                     Problem::NoSample(what) => without.push(format!("{plan}: {what}")),
                     Problem::Wrong(what) => wrong.push(format!("{plan}: {what}")),
                 });
@@ -190,17 +230,19 @@ impl Report {
         }
         wrong.truncate(20);
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        Ok(checked)
     }
 }
 
-fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut impl FnMut(Problem)) {
+/// How many bytes were compared.
+fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut impl FnMut(Problem)) -> u64 {
     let Some(opened) = samples.iter().find(|sample| sample.kind == Kind::Opened) else {
         let lost = samples.first().map_or(0, |sample| sample.lost);
         return problem(Problem::Wrong(format!(
             "no sample tells that it opened; samples lost before the first: {lost}"
         )));
     };
+    let mut checked = 0;
     for (kind, start) in [(Kind::Received, opened.seq), (Kind::Sent, opened.other_seq)] {
         let total: u64 = plan.steps.iter().filter(|step| step.way.kind() == kind).map(|step| step.len as u64).sum();
         let mut covered: Vec<(u64, u64, Unseen)> = Vec::new();
@@ -210,6 +252,7 @@ fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut 
             if sample.lost != 0 {
                 problem(Problem::Wrong(format!("{kind:?} at {at}: {} samples lost", sample.lost)));
             }
+            checked += sample.payload.len() as u64;
             if sample.unseen == Unseen::Seen && sample.payload != plan.bytes(kind, at, sample.len as usize) {
                 problem(Problem::Wrong(format!("{kind:?} at {at}, {} bytes: WRONG BYTES", sample.len)));
             }
@@ -235,6 +278,7 @@ fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut 
     if !samples.iter().any(|sample| sample.kind == Kind::Closed) {
         problem(Problem::NoSample("no sample tells that it closed".to_owned()));
     }
+    checked
 }
 
 /// A step's bytes must be covered without gap or overlap, all of them as is expected; or not at all, if nothing is.

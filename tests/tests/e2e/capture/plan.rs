@@ -120,6 +120,19 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
+/// Of the server's thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    Usual,
+    /// Nice.
+    Low,
+    /// Takes the CPU from the others as soon as it can run.
+    RealTime,
+}
+
+/// Seeds from here on are of [`Plan::contended`].
+const CONTENDED: u64 = 1_000_000;
+
 /// A first step in which the seed travels.
 pub const SEED_BYTES: usize = 8;
 
@@ -132,6 +145,23 @@ impl Plan {
     /// A plan of many steps in random order and sizes.
     pub fn random(number: u64) -> Self {
         Self::of_seed(1000 + number)
+    }
+
+    /// One of many at once, by threads of different priority.
+    pub fn contended(number: u64) -> Self {
+        Self::of_seed(CONTENDED + number)
+    }
+
+    /// What becomes of the server's thread.
+    pub fn priority(&self) -> Priority {
+        match self.seed.checked_sub(CONTENDED) {
+            None => Priority::Usual,
+            Some(number) => match number % 4 {
+                0 => Priority::Low,
+                1 => Priority::RealTime,
+                _ => Priority::Usual,
+            },
+        }
     }
 
     /// The plan of a seed: both ends come to the same.
@@ -152,9 +182,12 @@ impl Plan {
             }
         } else {
             let (mut random, ways) = (Random(seed), quick_and_seen());
-            for _ in 0..30 {
+            // Many small calls, so that some are made while a large one is copied.
+            let (count, sizes): (_, &[usize]) =
+                if seed < CONTENDED { (30, &[50, 3_000, 70_000]) } else { (20, &[50, 50, 3_000, 3_000, 50_000]) };
+            for _ in 0..count {
                 let way = *random.one_of(&ways);
-                let largest = *random.one_of(&[50, 3_000, 70_000]);
+                let largest = *random.one_of(sizes);
                 let len = 1 + random.below(largest);
                 steps.push(Step { way, len });
             }

@@ -1,7 +1,7 @@
 //! The server process: does what a plan says, by the system call that each step names.
 #![expect(unsafe_code, reason = "every way to call the kernel with a socket is the point of it")]
 
-use super::plan::{Plan, SEED_BYTES, Step, Way};
+use super::plan::{Plan, Priority, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
 use std::{
     io::{self, Error, Read as _, Seek as _, Write as _},
@@ -37,6 +37,7 @@ fn connection(mut stream: TcpStream) -> io::Result<()> {
     let mut seed = [0; SEED_BYTES];
     stream.read_exact(&mut seed)?;
     let plan = Plan::of_seed(u64::from_le_bytes(seed));
+    become_of(plan.priority());
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate().skip(1) {
         if step.way.kind() == Kind::Sent {
@@ -50,6 +51,20 @@ fn connection(mut stream: TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// This thread and those that it starts. Where it is not permitted they stay as they are: less is tried then.
+fn become_of(priority: Priority) {
+    const THIS_THREAD: libc::pid_t = 0;
+    let parameters = libc::sched_param { sched_priority: 5 };
+    // SAFETY: the parameters live through the call.
+    let _where_permitted = unsafe {
+        match priority {
+            Priority::Usual => 0,
+            Priority::Low => libc::setpriority(libc::PRIO_PROCESS, THIS_THREAD.cast_unsigned(), 15),
+            Priority::RealTime => libc::sched_setscheduler(THIS_THREAD, libc::SCHED_RR, &raw const parameters),
+        }
+    };
 }
 
 /// The result of a call as a count of bytes.
