@@ -43,9 +43,10 @@ pub(super) fn of_guest(
 pub(super) fn verdict(cells: &[Cell]) -> String {
     let count = |which: fn(&&Cell) -> bool| cells.iter().filter(which).count();
     let passed = count(|cell| cell.problem().is_none() && cell.ran());
+    let how = if cells.iter().all(|cell| cell.scenarios == 0) { "loaded" } else { "passed" };
     let refused = count(|cell| cell.problem().is_none() && !cell.ran());
     let failed = count(|cell| cell.problem().is_some());
-    format!("{} cells: {passed} passed, {refused} refused as expected, {failed} failed", cells.len())
+    format!("{} cells: {passed} {how}, {refused} refused as expected, {failed} failed", cells.len())
 }
 
 impl Cell {
@@ -54,13 +55,14 @@ impl Cell {
         eprintln!("test: vm: {} {}: {result} ({} s)", self.kernel.version, self.backend.name, self.run.seconds());
     }
 
-    pub(super) fn ran(&self) -> bool {
+    fn ran(&self) -> bool {
         matches!(self.run.verdict, Some(Verdict::Ran { .. }))
     }
 
     /// In words for the table.
     pub(super) fn result(&self) -> String {
         match &self.run.verdict {
+            Some(Verdict::Ran { failed: 0, .. }) if self.scenarios == 0 => "loaded".to_owned(),
             Some(Verdict::Ran { passed, failed: 0 }) => format!("{passed} passed"),
             Some(Verdict::Ran { passed, failed }) => format!("**{failed} FAILED**, {passed} passed"),
             Some(Verdict::Refused(_)) => "refused".to_owned(),
@@ -91,16 +93,17 @@ mod tests {
     #[test]
     fn whatever_is_not_as_expected_has_failed() {
         let kernel = Kernel { series: "6.1", version: "6.1.0-1".to_owned(), image: PathBuf::new() };
-        let cell = |expected, verdict| Cell {
+        let of = |scenarios, expected, verdict| Cell {
             kernel: kernel.clone(),
             release: String::new(),
             backend: &BACKENDS[0],
             expected,
-            scenarios: 2,
+            scenarios,
             run: Run { verdict, ..Run::default() },
             console: PathBuf::from("the.log"),
             broken: None,
         };
+        let cell = |expected, verdict| of(2, expected, verdict);
         let ran = |passed, failed| Some(Verdict::Ran { passed, failed });
         let refused = || Some(Verdict::Refused("why".to_owned()));
         let cells = [
@@ -115,6 +118,7 @@ mod tests {
             cell(false, None),
         ];
         assert_eq!(verdict(&cells), "9 cells: 1 passed, 1 refused as expected, 7 failed");
+        assert_eq!(verdict(&[of(0, true, ran(0, 0))]), "1 cells: 1 loaded, 0 refused as expected, 0 failed");
         assert_eq!(verdict(&cells[..2]), "2 cells: 1 passed, 1 refused as expected, 0 failed");
         assert!(cells[7].problem().is_some_and(|problem| problem.ends_with("**no verdict** (console: the.log)")));
     }
