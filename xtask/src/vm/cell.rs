@@ -1,8 +1,8 @@
 //! A backend on a kernel, and what came of it; the verdict on all of them.
 
+use super::Backend;
 use super::guest::{Outcome, Run, Verdict};
 use super::kernel::Kernel;
-use super::{Backend, position};
 use std::path::PathBuf;
 
 /// See the module.
@@ -30,7 +30,7 @@ pub(super) fn of_guest(
         kernel: kernel.clone(),
         release: told.kernel.clone().unwrap_or_else(|| kernel.version.clone()),
         backend,
-        expected: position(kernel.series) >= position(backend.since),
+        expected: backend.offered_by(kernel.series),
         scenarios: scenarios.len(),
         run: told.runs.iter().find(|run| run.backend == backend.name).cloned().unwrap_or_default(),
         console: console.clone(),
@@ -52,7 +52,7 @@ pub(super) fn verdict(cells: &[Cell]) -> String {
 impl Cell {
     pub(super) fn tell(&self) {
         let result = self.problem().unwrap_or_else(|| self.result());
-        eprintln!("test: vm: {} {}: {result} ({} s)", self.kernel.version, self.backend.name, self.run.seconds());
+        eprintln!("test: vm: {} {}: {result} ({} s)", self.kernel.name(), self.backend.name, self.run.seconds());
     }
 
     fn ran(&self) -> bool {
@@ -81,7 +81,7 @@ impl Cell {
             (Some(Verdict::Ran { .. } | Verdict::Broken(_)) | None, _) => self.result(),
         };
         let place = self.console.display();
-        Some(format!("{} {}: {what} (console: {place})", self.kernel.version, self.backend.name))
+        Some(format!("{} {}: {what} (console: {place})", self.kernel.name(), self.backend.name))
     }
 }
 
@@ -89,10 +89,11 @@ impl Cell {
 mod tests {
     use super::*;
     use crate::vm::BACKENDS;
+    use crate::vm::kernel::ALL;
 
     #[test]
     fn whatever_is_not_as_expected_has_failed() {
-        let kernel = Kernel { series: "6.1", version: "6.1.0-1".to_owned(), image: PathBuf::new() };
+        let kernel = Kernel { series: &ALL[1], version: "6.1.0-1".to_owned(), image: PathBuf::new() };
         let of = |scenarios, expected, verdict| Cell {
             kernel: kernel.clone(),
             release: String::new(),

@@ -75,7 +75,7 @@ impl Counts {
     fn told(cells: &[Cell]) -> anyhow::Result<BTreeMap<&'static str, Self>> {
         let mut all: BTreeMap<_, Self> = BTreeMap::new();
         for cell in cells.iter().filter(|cell| !cell.run.verified.is_empty()) {
-            let counts = all.entry(cell.kernel.series).or_default();
+            let counts = all.entry(cell.kernel.series.name).or_default();
             counts.kernel.clone_from(&cell.release);
             let programs = cell.run.verified.iter().map(|(program, count)| Ok((program.clone(), count.parse()?)));
             let programs = programs.collect::<anyhow::Result<_>>().context("a count that is no number")?;

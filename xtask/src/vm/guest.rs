@@ -74,7 +74,7 @@ impl Guest<'_> {
     /// Never repeated once user space was reached; a QEMU that ends before is started a second time.
     pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let console = self.folder.join(format!("{}.log", self.kernel.version));
+        let console = self.folder.join(format!("{}.log", self.kernel.name()));
         let mut told = self.boot(&console)?;
         let retried = !told.user_space;
         if retried {
@@ -85,11 +85,9 @@ impl Guest<'_> {
     }
 
     fn boot(&self, console: &Path) -> anyhow::Result<Told> {
-        // The emulator's clock, not the processor's: how fast that one goes a guest cannot find out on a busy machine,
-        // and a clock that is eight times too fast (seen on 7.2) ends every patience too soon.
         let words = format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 tsc=nowatchdog clocksource=hpet \
-             S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}"
+            "{} quiet loglevel=4 panic=-1 S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}",
+            self.kernel.series.processor.words()
         );
         let mut command = self.qemu.boot(&self.kernel.image, self.initramfs, &words)?;
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;

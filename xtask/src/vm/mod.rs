@@ -10,14 +10,16 @@ mod golden;
 mod guest;
 mod initramfs;
 mod kernel;
+mod processor;
 mod qemu;
 mod table;
 
-use crate::process::{built, cargo, output, succeed, target};
+use crate::process::{output, succeed, target};
 use anyhow::{Context as _, bail, ensure};
 use cell::Cell;
 use guest::Guest;
-use kernel::Kernel;
+use kernel::{Kernel, Series};
+use processor::Processor;
 use qemu::Qemu;
 use std::collections::VecDeque;
 use std::fs;
@@ -30,6 +32,8 @@ struct Backend {
     name: &'static str,
     /// The series from which on Debian's kernels offer it.
     since: &'static str,
+    /// It finds buffers in x86-64 registers.
+    reads_registers: bool,
     /// Besides [`ALWAYS`].
     scenarios: &'static [&'static str],
 }
@@ -43,15 +47,31 @@ const BACKENDS: &[Backend] = &[
     Backend {
         name: "socket-tracepoints",
         since: "6.12",
+        reads_registers: true,
         scenarios: &[
             "capture::each_way_is_byte_exact_over_ipv6",
             "capture::many_connections_on_all_cpus_are_byte_exact",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
-    Backend { name: "fexit", since: "5.10", scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"] },
-    Backend { name: "kprobe", since: "5.10", scenarios: &["unseen::a_body_that_goes_out_by_sendfile"] },
-    Backend { name: "syscall", since: "5.10", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
+    Backend {
+        name: "fexit",
+        since: "5.10",
+        reads_registers: false,
+        scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"],
+    },
+    Backend {
+        name: "kprobe",
+        since: "5.10",
+        reads_registers: false,
+        scenarios: &["unseen::a_body_that_goes_out_by_sendfile"],
+    },
+    Backend {
+        name: "syscall",
+        since: "5.10",
+        reads_registers: true,
+        scenarios: &["wire::a_connection_opened_before_the_daemon"],
+    },
 ];
 
 /// What of the matrix.
@@ -61,7 +81,7 @@ pub(crate) struct Args {
     /// Only the end-to-end scenarios that can run in a guest, on other kernels than this machine's
     #[arg(long)]
     pub(crate) vm: bool,
-    /// Only these series of kernels
+    /// Only these series of kernels; `6.12-arm64` runs only when asked for
     #[arg(long, value_delimiter = ',', requires = "vm", value_name = "SERIES,...")]
     kernel: Vec<String>,
     /// Only these backends
@@ -80,8 +100,8 @@ pub(crate) struct Args {
 
 /// Brings QEMU and the newest of all kernels into the cache, so that what is missing is said early.
 pub(crate) fn fetch() -> anyhow::Result<()> {
-    Qemu::fetch()?;
-    kernel::fetch(&kernel::ALL.iter().collect::<Vec<_>>())?;
+    Qemu::fetch(Processor::Amd64)?;
+    kernel::fetch(&series(&[]))?;
     Ok(())
 }
 
@@ -89,22 +109,27 @@ pub(crate) fn fetch() -> anyhow::Result<()> {
 /// not as expected.
 pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
     let started = Instant::now();
-    let wanted: Vec<_> = kernel::ALL.iter().filter(|series| chosen(&args.kernel, series.name)).collect();
+    let wanted = series(&args.kernel);
     let known = kernel::ALL.map(|series| series.name).join(", ");
     ensure!(!wanted.is_empty(), "no such kernel; there are: {known}");
     let plan = args.plan(filter)?;
 
-    let qemu = Qemu::fetch()?;
-    let kernels = kernel::fetch(&wanted)?;
-    eprintln!("vm: QEMU {}, kernels {}", qemu.version, versions(&kernels));
     let folder = target()?.join("vm");
     fs::create_dir_all(&folder)?;
-    let initramfs = folder.join(format!("initramfs-{}.cpio", std::process::id()));
-    build(&initramfs, &plan)?;
-    let ready = started.elapsed().as_secs();
-    let result = run_guests(args.guests, &qemu, &kernels, &initramfs, &folder, &plan);
-    fs::remove_file(&initramfs)?;
-    let mut cells = result?;
+    let mut cells = Vec::new();
+    let mut ready = 0;
+    for processor in [Processor::Amd64, Processor::Arm64] {
+        let wanted: Vec<_> = wanted.iter().copied().filter(|series| series.processor == processor).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let before = started.elapsed().as_secs();
+        let machines = Machines::prepare(processor, &wanted, &folder, &plan)?;
+        ready += started.elapsed().as_secs() - before;
+        let result = machines.run(args.guests, &folder, &plan);
+        fs::remove_file(&machines.initramfs)?;
+        cells.extend(result?);
+    }
     cells.sort_by_key(|cell| (position(cell.kernel.series), BACKENDS.iter().position(|b| b.name == cell.backend.name)));
 
     let table = table::markdown(&cells);
@@ -112,7 +137,7 @@ pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
     fs::write(&place, &table)?;
     eprintln!("\n{table}\nvm: the table is in {}", place.display());
     let total = started.elapsed().as_secs();
-    eprintln!("vm: {} guests in {total} s, {ready} s of it to build and fetch", kernels.len());
+    eprintln!("vm: {} guests in {total} s, {ready} s of it to build and fetch", wanted.len());
     if args.bless {
         golden::bless(&cells)?;
     }
@@ -140,57 +165,73 @@ fn judge(cells: &[Cell]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the initramfs that all guests boot into.
-fn build(initramfs: &Path, plan: &Plan) -> anyhow::Result<()> {
-    succeed(cargo().args(["build", "--quiet", "--bins"]))?;
-    let programs = [("init", built("guest_init", false)?), ("s3auditd", built("s3auditd", false)?), ("e2e", suite()?)];
-    let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
-    // A line for each backend.
-    let lines: Vec<_> =
-        plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
-    initramfs::write(initramfs, &programs, ("scenarios", &lines.join("\n")))
+/// What guests of one kind of processor need.
+struct Machines {
+    qemu: Qemu,
+    kernels: Vec<Kernel>,
+    initramfs: PathBuf,
 }
 
-/// So many at the same time.
-fn run_guests(
-    at_once: usize,
-    qemu: &Qemu,
-    kernels: &[Kernel],
-    initramfs: &Path,
-    folder: &Path,
-    plan: &Plan,
-) -> anyhow::Result<Vec<Cell>> {
-    let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
-    let done = Mutex::new(Vec::new());
-    let work = || {
-        loop {
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(kernel) = next else { return anyhow::Ok(()) };
-            let outcome = Guest { qemu, kernel, initramfs, folder }.run()?;
-            let again = if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
-            eprintln!("test: vm: {} has ended ({} s{again})", kernel.version, outcome.took.as_secs());
-            let mut cells = cell::of_guest(kernel, &outcome, plan);
-            if cells.iter().any(|cell| cell.problem().is_some()) {
-                keep(&mut cells, folder)?;
+impl Machines {
+    /// Fetches and builds it.
+    fn prepare(processor: Processor, wanted: &[&'static Series], folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
+        processor.check()?;
+        let qemu = Qemu::fetch(processor)?;
+        let kernels = kernel::fetch(wanted)?;
+        let names: Vec<_> = kernels.iter().map(Kernel::name).collect();
+        eprintln!("vm: QEMU {}, kernels {}", qemu.version, names.join(", "));
+        let initramfs = folder.join(format!("initramfs-{}{}.cpio", std::process::id(), processor.suffix()));
+        let build = ["build", "--quiet", "--bins", "--package", "s3auditd", "--package", "s3auditd-tests"];
+        // All of the workspace where the machine's own binaries are meant: it is what the other tests have built.
+        succeed(&mut processor.cargo(if processor == Processor::Amd64 { &build[..3] } else { &build }))?;
+        let programs = [
+            ("init", processor.built("guest_init")?),
+            ("s3auditd", processor.built("s3auditd")?),
+            ("e2e", suite(processor)?),
+        ];
+        let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
+        // A line for each backend.
+        let lines: Vec<_> =
+            plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
+        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")))?;
+        Ok(Self { qemu, kernels, initramfs })
+    }
+
+    /// So many at the same time.
+    fn run(&self, at_once: usize, folder: &Path, plan: &Plan) -> anyhow::Result<Vec<Cell>> {
+        let Self { qemu, kernels, initramfs } = self;
+        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
+        let done = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(kernel) = next else { return anyhow::Ok(()) };
+                let outcome = Guest { qemu, kernel, initramfs, folder }.run()?;
+                let again = if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
+                eprintln!("test: vm: {} has ended ({} s{again})", kernel.name(), outcome.took.as_secs());
+                let mut cells = cell::of_guest(kernel, &outcome, plan);
+                if cells.iter().any(|cell| cell.problem().is_some()) {
+                    keep(&mut cells, folder)?;
+                }
+                cells.iter().for_each(Cell::tell);
+                done.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
             }
-            cells.iter().for_each(Cell::tell);
-            done.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
-        }
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a guest's thread panicked"))?)
-    })?;
-    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a guest's thread panicked"))?)
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Puts a guest's console where the next run does not overwrite it.
 fn keep(cells: &mut [Cell], folder: &Path) -> anyhow::Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let Some(first) = cells.first() else { return Ok(()) };
-    let kept = folder.join("failed").join(format!("{}-{now}.log", first.kernel.version));
+    let kept = folder.join("failed").join(format!("{}-{now}.log", first.kernel.name()));
     fs::create_dir_all(folder.join("failed"))?;
     fs::copy(&first.console, &kept).with_context(|| format!("keeping {}", first.console.display()))?;
     cells.iter_mut().for_each(|cell| cell.console.clone_from(&kept));
@@ -215,6 +256,10 @@ impl Args {
 }
 
 impl Backend {
+    fn offered_by(&self, series: &Series) -> bool {
+        series.is_from(self.since) && (series.processor == Processor::Amd64 || !self.reads_registers)
+    }
+
     fn chosen_scenarios(&self, filter: Option<&str>) -> Vec<&'static str> {
         let all = ALWAYS.iter().chain(self.scenarios).copied();
         all.filter(|name| filter.is_none_or(|filter| name.contains(filter))).collect()
@@ -225,16 +270,19 @@ fn chosen(only: &[String], name: &str) -> bool {
     only.is_empty() || only.iter().any(|only| only == name)
 }
 
-fn versions(kernels: &[Kernel]) -> String {
-    kernels.iter().map(|kernel| kernel.version.as_str()).collect::<Vec<_>>().join(", ")
+/// Those of that name, or of the processor that this machine has.
+fn series(only: &[String]) -> Vec<&'static Series> {
+    let asked = |series: &&Series| only.iter().any(|only| only == series.name);
+    let usual = |series: &&Series| only.is_empty() && series.processor == Processor::Amd64;
+    kernel::ALL.iter().filter(|series| usual(series) || asked(series)).collect()
 }
 
-fn position(series: &str) -> Option<usize> {
-    kernel::ALL.iter().position(|known| known.name == series)
+fn position(series: &Series) -> Option<usize> {
+    kernel::ALL.iter().position(|known| known.name == series.name)
 }
 
-/// Builds the end-to-end suite; the same that runs on this machine.
-fn suite() -> anyhow::Result<PathBuf> {
+/// Builds the end-to-end suite; for this machine's processor the same that runs here.
+fn suite(processor: Processor) -> anyhow::Result<PathBuf> {
     #[derive(serde::Deserialize)]
     struct Target {
         name: String,
@@ -245,7 +293,7 @@ fn suite() -> anyhow::Result<PathBuf> {
         executable: Option<PathBuf>,
     }
     let build = ["test", "--quiet", "--test", "e2e", "--no-run", "--message-format", "json"];
-    let said = output(cargo().args(build)).context("building the end-to-end suite")?;
+    let said = output(&mut processor.cargo(&build)).context("building the end-to-end suite")?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
     // The binaries of its package are built, and named, too.
     let mut suites = messages.filter(|message| message.target.name == "e2e").filter_map(|message| message.executable);
