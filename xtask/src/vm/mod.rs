@@ -74,6 +74,9 @@ const BACKENDS: &[Backend] = &[
     },
 ];
 
+/// How much is shown of a console that is kept.
+const CONSOLE_LINES: usize = 80;
+
 /// What of the matrix.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -227,13 +230,17 @@ impl Machines {
     }
 }
 
-/// Puts a guest's console where the next run does not overwrite it.
+/// Puts a guest's console where the next run does not overwrite it, and shows its end: the machine may be gone tomorrow.
 fn keep(cells: &mut [Cell], folder: &Path) -> anyhow::Result<()> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let Some(first) = cells.first() else { return Ok(()) };
     let kept = folder.join("failed").join(format!("{}-{now}.log", first.kernel.name()));
     fs::create_dir_all(folder.join("failed"))?;
     fs::copy(&first.console, &kept).with_context(|| format!("keeping {}", first.console.display()))?;
+    let console = String::from_utf8_lossy(&fs::read(&kept)?).into_owned();
+    let lines: Vec<_> = console.lines().collect();
+    let end = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default();
+    eprintln!("vm: the end of {}:\n{}", kept.display(), end.join("\n"));
     cells.iter_mut().for_each(|cell| cell.console.clone_from(&kept));
     Ok(())
 }
