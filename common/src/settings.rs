@@ -144,16 +144,16 @@ offsets! {
     tcp_rcv_nxt: "tcp_sock".["rcv_nxt"],
     /// Next byte that the application will send.
     tcp_write_seq: "tcp_sock".["write_seq"],
-    /// Number of the system call.
-    regs_orig_ax: "pt_regs".["orig_ax"],
+    /// Number of the system call. Registers are those of x86-64: elsewhere no backend that reads them is offered.
+    regs_orig_ax: "pt_regs".["orig_ax" or absent],
     /// First argument.
-    regs_di: "pt_regs".["di"],
+    regs_di: "pt_regs".["di" or absent],
     /// Second argument.
-    regs_si: "pt_regs".["si"],
+    regs_si: "pt_regs".["si" or absent],
     /// Third argument.
-    regs_dx: "pt_regs".["dx"],
+    regs_dx: "pt_regs".["dx" or absent],
     /// Code segment: tells a 32-bit caller.
-    regs_cs: "pt_regs".["cs"],
+    regs_cs: "pt_regs".["cs" or absent],
     /// Flags (`PF_*`).
     task_flags: "task_struct".["flags"],
     /// Not null once the task has used io_uring.
@@ -175,7 +175,7 @@ offsets! {
     /// Transport protocol.
     sk_protocol: "sock".["sk_protocol"],
     /// Fourth argument of a system call.
-    regs_r10: "pt_regs".["r10"],
+    regs_r10: "pt_regs".["r10" or absent],
     /// What kind of memory a message lies in.
     iter_type: "msghdr".["msg_iter.iter_type" | "msg_iter.type"],
     /// How far the current segment is used up.

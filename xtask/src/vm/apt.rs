@@ -31,10 +31,17 @@ impl Drop for Apt {
 }
 
 impl Apt {
-    /// With the newest lists of these suites, and preferences as in apt_preferences(5).
-    pub(super) fn open(suites: &[&str], preferences: &str, installed: Installed) -> anyhow::Result<Self> {
+    /// With the newest lists of these suites, of packages for that architecture, and preferences as in
+    /// apt_preferences(5).
+    pub(super) fn open(
+        suites: &[&str],
+        architecture: &str,
+        preferences: &str,
+        installed: Installed,
+    ) -> anyhow::Result<Self> {
         let archives = Archives::of_this_machine()?;
-        let name = format!("s3auditd-apt-{}-{}", std::process::id(), suites.first().unwrap_or(&"none"));
+        let suite = suites.first().unwrap_or(&"none");
+        let name = format!("s3auditd-apt-{}-{architecture}-{suite}", std::process::id());
         let apt = Self { home: std::env::temp_dir().join(name) };
         let home = &apt.home;
         for folder in ["state/lists/partial", "cache/archives/partial"] {
@@ -58,7 +65,9 @@ impl Apt {
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
-APT::Architecture "amd64";
+APT::Architecture "{architecture}";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 APT::Install-Recommends "false";
 Acquire::Languages "none";
