@@ -103,7 +103,9 @@ pub unsafe fn take<const BOUNDED: bool>(
     };
     let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
     let wanted = core::cmp::min(call.len - skip, budget);
-    let source = if wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
+    // A call without a length is only told, and why it has none.
+    let withheld = wanted == 0 && call.len != 0;
+    let source = if withheld { Source::nowhere(Unseen::Withheld) } else { source() };
 
     let program = origin.program as u32;
     let Some(scratch) = scratch(program) else { return };

@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     peer_closed_ns: Option<u64>,
     local_closed_ns: Option<u64>,
     closed: Option<Closed>,
+    /// Something in the kernel has the socket, which has been counted.
+    upper_layer: bool,
     http: Conversation,
     /// In the pipeline's list of connections that wait for `advance`.
     pub(crate) listed: bool,
@@ -94,6 +96,7 @@ impl Connection {
             peer_closed_ns: None,
             local_closed_ns: None,
             closed: None,
+            upper_layer: false,
             http: Conversation::in_mid_stream(sample.role != Role::Unknown),
             listed: false,
             activity: 0,
@@ -109,6 +112,10 @@ impl Connection {
         if newly_lost.cast_signed() > 0 {
             out.counters.kernel_lost_samples += u64::from(newly_lost);
             self.lost = header.lost;
+        }
+        if sample.unseen == Unseen::UpperLayer && !self.upper_layer {
+            self.upper_layer = true;
+            out.counters.upper_layer_connections += 1;
         }
         match sample.kind {
             Kind::Received => self.take_data(Direction::Received, sample, out),
