@@ -232,9 +232,7 @@ impl TcpSock {
     #[inline(always)]
     pub fn has_upper_layer(self) -> bool {
         // SAFETY: both are pointers.
-        unsafe {
-            self.tcp.read::<u64>(|o| &o.icsk_ulp_ops) != 0 || self.sock.read::<u64>(|o| &o.sk_user_data) != 0
-        }
+        unsafe { self.tcp.read::<u64>(|o| &o.icsk_ulp_ops) != 0 || self.sock.read::<u64>(|o| &o.sk_user_data) != 0 }
     }
 
     /// Pending error.

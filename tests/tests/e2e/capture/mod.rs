@@ -4,12 +4,13 @@
 //! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
 //! a function of its offset, so each sample can be checked where it stands.
 
+mod odd;
 mod plan;
 mod server;
 
 use crate::Scenario;
 use anyhow::{Context as _, anyhow, bail, ensure};
-use plan::{Plan, Step};
+use plan::{Plan, Step, Way};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd::config::BackendChoice;
 use s3auditd_common::sample::{Kind, Unseen};
@@ -306,7 +307,11 @@ fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
                 }
             }
             _ => {
-                stream.write_all(&plan.bytes(Kind::Received, at, step.len))?;
+                let bytes = plan.bytes(Kind::Received, at, step.len);
+                match step.way {
+                    Way::ByOption => odd::send_pages(&stream, &bytes)?,
+                    _ => stream.write_all(&bytes)?,
+                }
                 // The server may not have read yet: its next receive then takes these bytes and the FIN at once.
                 if number == last {
                     stream.shutdown(Shutdown::Write)?;

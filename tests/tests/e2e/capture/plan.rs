@@ -16,8 +16,14 @@ pub enum Way {
     PeekThenRead,
     /// Byte by byte.
     Bytewise,
-    /// Several messages at once.
+    /// A list of messages, of one.
     RecvMmsg,
+    /// A list of three.
+    RecvMmsgThree,
+    /// By a 32-bit system call.
+    Recv32,
+    /// By an option of the socket, that maps its pages.
+    ByOption,
     /// Thrown away by the kernel.
     Truncate,
     /// Into a pipe.
@@ -36,11 +42,15 @@ pub enum Way {
     /// From another thread than the one that receives.
     OtherThread,
     SendMmsg,
+    SendMmsgThree,
+    Write32,
     Sendfile,
     SpliceTo,
 }
 
 use Way::*;
+
+const BACKENDS: [&str; 4] = ["socket-tracepoints", "fexit", "kprobe", "syscall"];
 
 const ALL: &[Way] = &[
     Read,
@@ -52,6 +62,9 @@ const ALL: &[Way] = &[
     PeekThenRead,
     Bytewise,
     RecvMmsg,
+    RecvMmsgThree,
+    Recv32,
+    ByOption,
     Truncate,
     SpliceFrom,
     Write,
@@ -65,23 +78,28 @@ const ALL: &[Way] = &[
     ZeroCopy,
     OtherThread,
     SendMmsg,
+    SendMmsgThree,
+    Write32,
     Sendfile,
     SpliceTo,
 ];
 
 /// Those that may follow each other in any order: their bytes can be seen, and they are not slow.
 fn quick_and_seen() -> Vec<Way> {
-    let slow_or_unseen = [Bytewise, RecvMmsg, Truncate, SpliceFrom, SendMmsg, Sendfile, SpliceTo];
-    ALL.iter().copied().filter(|way| !slow_or_unseen.contains(way)).collect()
+    let all = ALL.iter().copied();
+    all.filter(|way| {
+        !matches!(way, Bytewise) && BACKENDS.iter().all(|backend| way.expected(backend).contains(&Unseen::Seen))
+    })
+    .collect()
 }
 
 impl Way {
     pub fn kind(self) -> Kind {
         match self {
-            Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | Truncate
-            | SpliceFrom => Kind::Received,
+            Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | RecvMmsgThree
+            | Recv32 | ByOption | Truncate | SpliceFrom => Kind::Received,
             Write | Writev | WritevMany | Send | SendTo | SendMsg | Pwritev2 | NonBlocking | ZeroCopy | OtherThread
-            | SendMmsg | Sendfile | SpliceTo => Kind::Sent,
+            | SendMmsg | SendMmsgThree | Write32 | Sendfile | SpliceTo => Kind::Sent,
         }
     }
 
@@ -91,7 +109,10 @@ impl Way {
             (SpliceFrom, "syscall") => &[Unseen::NoBuffer],
             (SpliceFrom, _) => &[],
             (Truncate | Sendfile | SpliceTo, _) => &[Unseen::NoBuffer],
-            (RecvMmsg | SendMmsg, "socket-tracepoints") => &[Unseen::NoBuffer],
+            (ByOption, _) => &[],
+            (RecvMmsg | SendMmsg | RecvMmsgThree | SendMmsgThree, "socket-tracepoints") => &[Unseen::NoBuffer],
+            (Recv32 | Write32, "socket-tracepoints") => &[Unseen::ForeignCaller],
+            (RecvMmsgThree | SendMmsgThree | Recv32 | Write32, "syscall") => &[],
             (WritevMany, _) if !has_bpf_loop() => &[Unseen::Seen, Unseen::TooManySegments],
             _ => &[Unseen::Seen],
         }
@@ -141,7 +162,10 @@ impl Plan {
             let sizes: &[usize] = match way {
                 Bytewise => &[1, 300],
                 // One call each, so that each shows whole.
-                RecvMmsg | SendMmsg => &[64, 4000],
+                RecvMmsg | SendMmsg | RecvMmsgThree => &[64, 4000],
+                // Pages to be mapped; to be copied only since 5.11.
+                ByOption if has_bpf_loop() => &[40_960, 1000, 8192 + 10],
+                ByOption => &[40_960],
                 SpliceFrom | SpliceTo | Truncate => &[10, 4096, 60_000],
                 _ => &[1, 100, 4096, 32_767, 32_768, 32_769, 200_000, 1_000_000],
             };

@@ -1,6 +1,7 @@
 //! The server process: does what a plan says, by the system call that each step names.
 #![expect(unsafe_code, reason = "every way to call the kernel with a socket is the point of it")]
 
+use super::odd;
 use super::plan::{Plan, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
 use std::{
@@ -66,8 +67,12 @@ fn receive(stream: &TcpStream, step: &Step) -> io::Result<()> {
     let mut left = step.len;
     let mut buffer = vec![0_u8; step.len.max(16)];
     while left > 0 {
-        // SAFETY: every buffer is at least as long as the call is told.
-        left -= count(unsafe { receive_once(fd, step.way, &mut buffer, left) })?;
+        let moved = match step.way {
+            Way::ByOption => odd::receive_by_option(stream, left),
+            // SAFETY: every buffer is at least as long as the call is told.
+            _ => unsafe { receive_once(fd, step.way, &mut buffer, left) },
+        };
+        left -= count(moved)?;
     }
     Ok(())
 }
@@ -96,6 +101,8 @@ unsafe fn receive_once(fd: RawFd, way: Way, buffer: &mut [u8], left: usize) -> i
                 libc::recv(fd, to, left, libc::MSG_PEEK);
                 libc::recv(fd, to, left, 0)
             }
+            Way::RecvMmsgThree => odd::three_messages(fd, to.cast(), left, true),
+            Way::Recv32 => odd::recv_32(fd, buffer),
             Way::RecvMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::recvmmsg(fd, &raw mut messages, 1, 0, null_mut()) == 1 {
@@ -170,6 +177,8 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             Way::SendTo => libc::sendto(fd, from, rest.len(), 0, null(), 0),
             Way::SendMsg => libc::sendmsg(fd, &raw const message, 0),
             Way::ZeroCopy => libc::sendmsg(fd, &raw const message, libc::MSG_ZEROCOPY),
+            Way::SendMmsgThree => odd::three_messages(fd, from.cast_mut().cast(), rest.len(), false),
+            Way::Write32 => odd::write_32(fd, rest),
             Way::SendMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::sendmmsg(fd, &raw mut messages, 1, 0) == 1 { messages.msg_len as isize } else { -1 }
