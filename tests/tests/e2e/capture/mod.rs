@@ -4,6 +4,7 @@
 //! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
 //! a function of its offset, so each sample can be checked where it stands.
 
+mod layers;
 mod odd;
 mod plan;
 mod server;
@@ -17,9 +18,10 @@ use s3auditd_common::sample::{Kind, Unseen};
 use s3auditd_tests::need::Need;
 use s3auditd_tests::patience::stretched;
 use std::{
+    cell::Cell,
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
@@ -34,6 +36,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("capture::each_way_to_receive_and_send_is_byte_exact", || each_way("127.0.0.1:0")),
         Scenario::needing("capture::each_way_is_byte_exact_over_ipv6", &[Need::Ipv6], || each_way("[::1]:0")),
         Scenario::new("capture::many_connections_on_all_cpus_are_byte_exact", many),
+        Scenario::new("capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte", layers::sockmap_passes),
+        Scenario::new("capture::a_sockmap_that_redirects_is_named_and_gives_no_byte", layers::sockmap_redirects),
+        Scenario::new("capture::kernel_tls_is_named_and_gives_no_byte", layers::kernel_tls),
+        Scenario::new("capture::mptcp_is_named_and_gives_no_byte", layers::multipath),
     ]
 }
 
@@ -109,9 +115,11 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
         })
     };
     let mut samples: HashMap<u16, HashMap<u64, Vec<Seen>>> = HashMap::new();
+    let closed = Cell::new(0);
     let mut take = |capture: &mut Capture| {
         capture.drain(|sample, _windows| {
             let header = &sample.header;
+            closed.set(closed.get() + usize::from(sample.kind == Kind::Closed));
             samples.entry(header.remote_port).or_default().entry(header.cookie).or_default().push(Seen {
                 kind: sample.kind,
                 time_ns: header.time_ns,
@@ -133,6 +141,13 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     let plans = clients.join().map_err(|_| anyhow!("the clients panicked"))??;
     server.child.kill()?;
     server.child.wait()?;
+    // MPTCP closes its connections in a worker, when it finds the time.
+    let deadline = Instant::now() + stretched(Duration::from_secs(3));
+    let connections: usize = plans.values().map(Vec::len).sum();
+    while closed.get() < connections && Instant::now() < deadline {
+        capture.wait(Duration::from_millis(20));
+        take(&mut capture);
+    }
     capture.stop();
     take(&mut capture);
     let status = capture.status();
@@ -292,7 +307,7 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
 }
 
 fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(address)?;
+    let mut stream = plan.connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(stretched(Duration::from_secs(60))))?;
     let port = stream.local_addr()?.port();
@@ -315,6 +330,9 @@ fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
                 // The server may not have read yet: its next receive then takes these bytes and the FIN at once.
                 if number == last {
                     stream.shutdown(Shutdown::Write)?;
+                }
+                if let Some(layer) = plan.layer().filter(|_| number == 0) {
+                    layer.put_on_client(&stream)?;
                 }
             }
         }

@@ -1,7 +1,12 @@
 //! What both ends of a connection do, from a seed.
 
+use super::layers::Layer;
 use s3auditd_common::sample::{Kind, Unseen};
-use std::{fmt, net::SocketAddr};
+use s3auditd_tests::mptcp;
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpStream},
+};
 
 /// A way for the server to receive or send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +143,7 @@ pub struct Step {
 pub struct Plan {
     seed: u64,
     ipv6: bool,
+    mptcp: bool,
     pub steps: Vec<Step>,
 }
 
@@ -158,7 +164,9 @@ impl Plan {
     /// The plan of a seed: both ends come to the same.
     pub fn of_seed(seed: u64) -> Self {
         let mut steps = vec![Step { way: Read, len: SEED_BYTES }];
-        if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
+        if let Some(layer) = Layer::of_seed(seed) {
+            steps.extend(layer.steps());
+        } else if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
             let sizes: &[usize] = match way {
                 Bytewise => &[1, 300],
                 // One call each, so that each shows whole.
@@ -185,13 +193,27 @@ impl Plan {
         }
         // The last bytes come with a FIN right behind.
         steps.push(Step { way: Recv, len: 77 });
-        Self { seed, ipv6: false, steps }
+        Self { seed, ipv6: false, mptcp: false, steps }
     }
 
     /// The same, to be checked against that address.
     pub fn over(mut self, address: SocketAddr) -> Self {
         self.ipv6 = address.is_ipv6();
         self
+    }
+
+    /// The same, by a client that speaks MPTCP.
+    pub fn by_mptcp(self) -> Self {
+        Self { mptcp: true, ..self }
+    }
+
+    /// What takes the server's socket over, if anything.
+    pub fn layer(&self) -> Option<Layer> {
+        Layer::of_seed(self.seed)
+    }
+
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if self.mptcp { mptcp::connect(address) } else { TcpStream::connect(address) }
     }
 
     pub fn ipv6(&self) -> bool {
@@ -235,9 +257,10 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match usize::try_from(self.seed).ok().and_then(|index| ALL.get(index)) {
-            Some(way) => write!(f, "{way:?}"),
-            None => write!(f, "seed {}", self.seed),
+        match (usize::try_from(self.seed).ok().and_then(|index| ALL.get(index)), self.layer()) {
+            (Some(way), _) => write!(f, "{way:?}"),
+            (None, Some(layer)) => write!(f, "{layer:?}"),
+            (None, None) => write!(f, "seed {}", self.seed),
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::odd;
 use super::plan::{Plan, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
+use s3auditd_tests::mptcp;
 use std::{
     io::{self, Error, Read as _, Seek as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -16,7 +17,10 @@ use std::{
 /// # Errors
 /// The listener's.
 pub fn serve(bind: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(bind)?;
+    let listener = match bind.strip_prefix("mptcp+") {
+        Some(address) => mptcp::listener(address.parse().map_err(Error::other)?)?,
+        None => TcpListener::bind(bind)?,
+    };
     println!("{}", listener.local_addr()?);
     for stream in listener.incoming() {
         std::thread::spawn(|| {
@@ -38,6 +42,7 @@ fn connection(mut stream: TcpStream) -> io::Result<()> {
     let mut seed = [0; SEED_BYTES];
     stream.read_exact(&mut seed)?;
     let plan = Plan::of_seed(u64::from_le_bytes(seed));
+    let _kept = plan.layer().map(|layer| layer.put_on_server(&stream)).transpose()?;
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate().skip(1) {
         if step.way.kind() == Kind::Sent {
