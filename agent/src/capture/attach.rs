@@ -99,11 +99,14 @@ pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
         let name = backend.choice.name();
         match try_backend(backend, plan, &types, &offsets) {
             Ok(ebpf) => {
-                let reason = match (forced, reasons.is_empty()) {
+                let mut reason = match (forced, reasons.is_empty()) {
                     (true, _) => "the configuration asks for it".to_owned(),
                     (false, true) => "the best there is, and this kernel takes it".to_owned(),
                     (false, false) => format!("the best that works here; {}", reasons.join("; ")),
                 };
+                if backend.choice == BackendChoice::Kprobe && !super::missed::probes_are_counted(&types) {
+                    reason.push_str("; this kernel (before 6.7) does not tell how many calls its probes miss");
+                }
                 return Ok(Attached { ebpf, backend: name, reason });
             }
             Err(Refusal::Backend(reason)) => reasons.push(format!("{name}: {reason}")),

@@ -10,6 +10,7 @@ mod btf;
 pub mod cgroups;
 mod grace;
 mod listeners;
+mod missed;
 mod ring;
 pub mod sockets;
 pub mod status;
@@ -23,11 +24,12 @@ use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, PerCpuArray},
-    programs::{Program, ProgramError},
+    programs::Program,
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
 use listeners::Listeners;
+use missed::Missed;
 use ring::{Entry, Ring};
 use s3auditd_common::{
     counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS},
@@ -87,6 +89,7 @@ pub struct Capture {
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
     listeners: Listeners,
+    missed: Missed,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -156,6 +159,7 @@ impl Capture {
         let open_at_start = sockets::open_connections(&settings.ports);
         let listeners =
             Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
+        let missed = Missed::of(&ebpf);
         let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
         Ok(Self {
             settings,
@@ -171,6 +175,7 @@ impl Capture {
             cpus,
             open_at_start,
             listeners,
+            missed,
         })
     }
 
@@ -249,7 +254,7 @@ impl Capture {
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
-            missed_runs: self.missed_runs(),
+            missed_runs: self.missed.runs(&self.ebpf),
             verified_instructions: self.verified_instructions(),
         }
     }
@@ -279,37 +284,8 @@ impl Capture {
         cpus.collect()
     }
 
-    fn missed_runs(&self) -> BTreeMap<String, u64> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
-            .collect()
-    }
-
     fn verified_instructions(&self) -> BTreeMap<String, u32> {
         let count = |program: &Program| program.info().ok()?.verified_instruction_count();
         self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
     }
-}
-
-/// `recursion_misses`: times that the kernel did not run a program because it was running already on that CPU.
-#[expect(unsafe_code, reason = "aya does not show this field of the kernel's program information")]
-fn missed_runs_of(program: &Program) -> Result<u64, ProgramError> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    #[repr(C)]
-    struct ObjectInfo {
-        fd: u32,
-        len: u32,
-        info: u64,
-    }
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-    let fd = program.fd()?.as_fd().as_raw_fd();
-    // SAFETY: plain integers, for which zero is a value.
-    let mut info: aya_obj::generated::bpf_prog_info = unsafe { std::mem::zeroed() };
-    let len = u32::try_from(size_of_val(&info)).unwrap_or(0);
-    let attr = ObjectInfo { fd: fd.cast_unsigned(), len, info: &raw mut info as u64 };
-    // SAFETY: the kernel writes at most `len` bytes to `info`, which lives through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<ObjectInfo>()) };
-    if result == 0 { Ok(info.recursion_misses) } else { Err(ProgramError::IOError(std::io::Error::last_os_error())) }
 }

@@ -21,7 +21,7 @@ pub struct CaptureStatus {
     pub open_at_start: u64,
     /// Windows that the kernel's table had no room for: more of a body crosses the ring than need be.
     pub failed_windows: u64,
-    /// Times that the kernel skipped a program (`recursion_misses`), by program.
+    /// Times that the kernel skipped a program, as far as it counts them, by program.
     pub missed_runs: BTreeMap<String, u64>,
     /// Instructions that the verifier went through, by program; empty before 5.16.
     pub verified_instructions: BTreeMap<String, u32>,

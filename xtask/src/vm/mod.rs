@@ -46,9 +46,33 @@ const BACKENDS: &[Backend] = &[
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
-    Backend { name: "fexit", since: "5.10", scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"] },
-    Backend { name: "kprobe", since: "5.10", scenarios: &["unseen::a_body_that_goes_out_by_sendfile"] },
-    Backend { name: "syscall", since: "5.10", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
+    Backend {
+        name: "fexit",
+        since: "5.10",
+        scenarios: &[
+            "unseen::io_uring_never_shows_another_calls_buffer",
+            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
+            "capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
+            "capture::mptcp_is_named_and_gives_no_byte",
+        ],
+    },
+    Backend {
+        name: "kprobe",
+        since: "5.10",
+        scenarios: &[
+            "unseen::a_body_that_goes_out_by_sendfile",
+            "capture::more_receives_that_wait_than_probes_have_room_for",
+        ],
+    },
+    Backend {
+        name: "syscall",
+        since: "5.10",
+        scenarios: &[
+            "wire::a_connection_opened_before_the_daemon",
+            "unseen::io_uring_never_shows_another_calls_buffer",
+            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
+        ],
+    },
 ];
 
 /// What of the matrix.

@@ -6,6 +6,7 @@ use s3auditd_tests::mptcp;
 use std::{
     fmt, io,
     net::{SocketAddr, TcpStream},
+    ops::Range,
 };
 
 /// A way for the server to receive or send.
@@ -126,9 +127,13 @@ impl Way {
 
 /// Before 5.17 the kernel side follows fewer segments.
 fn has_bpf_loop() -> bool {
+    kernel_is_from(5, 17)
+}
+
+pub fn kernel_is_from(major: u32, minor: u32) -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(5), Some(17))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// So many bytes, that way.
@@ -150,6 +155,9 @@ pub struct Plan {
 /// A first step in which the seed travels.
 pub const SEED_BYTES: usize = 8;
 
+/// Of plans that do little.
+const SHORT_SEEDS: Range<u64> = 200..500;
+
 /// A plan for each way, with what stands in front and behind; numbers below 1,000 are theirs.
 pub fn each_way() -> Vec<Plan> {
     (0..ALL.len() as u64).map(Plan::of_seed).collect()
@@ -161,11 +169,18 @@ impl Plan {
         Self::of_seed(1000 + number)
     }
 
+    /// A plan of a few small steps.
+    pub fn short(number: u64) -> Self {
+        Self::of_seed(SHORT_SEEDS.start + number)
+    }
+
     /// The plan of a seed: both ends come to the same.
     pub fn of_seed(seed: u64) -> Self {
         let mut steps = vec![Step { way: Read, len: SEED_BYTES }];
         if let Some(layer) = Layer::of_seed(seed) {
             steps.extend(layer.steps());
+        } else if SHORT_SEEDS.contains(&seed) {
+            steps.push(Step { way: Write, len: 40 });
         } else if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
             let sizes: &[usize] = match way {
                 Bytewise => &[1, 300],
