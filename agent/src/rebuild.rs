@@ -148,6 +148,7 @@ impl Rebuild {
             ("not_http", counters.not_http_connections),
             ("outgoing", counters.outgoing_connections),
             ("upgraded", counters.upgraded_connections),
+            ("upper_layer", counters.upper_layer_connections),
         ];
         reasons.into_iter().filter(|(_, count)| *count > 0).collect()
     }

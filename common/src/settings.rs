@@ -130,6 +130,8 @@ offsets! {
     sk_net: "sock".["__sk_common.skc_net.net"],
     /// Flag bits (`enum sock_flags`).
     sk_flags: "sock".["__sk_common.skc_flags"],
+    /// What a part of the kernel that took the socket over keeps of it, or null.
+    sk_user_data: "sock".["sk_user_data"],
     /// Pending error: set when the peer's RST ends a connection.
     sk_err: "sock".["sk_err"],
     /// Inode number of a network namespace.
@@ -152,8 +154,8 @@ offsets! {
     regs_si: "pt_regs".["si" or absent],
     /// Third argument.
     regs_dx: "pt_regs".["dx" or absent],
-    /// Code segment: tells a 32-bit caller.
-    regs_cs: "pt_regs".["cs" or absent],
+    /// Status bits of the thread: one tells a 32-bit system call. x86-64 too.
+    task_status: "task_struct".["thread_info.status" or absent],
     /// Flags (`PF_*`).
     task_flags: "task_struct".["flags"],
     /// Not null once the task has used io_uring.

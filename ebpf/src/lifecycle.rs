@@ -202,6 +202,8 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, origin.tcp.sent_to().wrapping_sub(not_bytes)) };
     let seq = origin.tcp.received_to();
+    // Nothing else tells of it where calls go past the hooks.
+    let why = if origin.tcp.has_upper_layer() { Unseen::UpperLayer } else { Unseen::Seen };
     // SAFETY: the context is the running program's own.
-    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, Unseen::Seen, origin.state) };
+    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, why, origin.state) };
 }

@@ -179,6 +179,26 @@ pub unsafe fn take<const BOUNDED: bool>(
     unsafe { account(context, scratch) };
 }
 
+/// Tells that there was a call, without a length: what the socket's numbers count is not what the caller moved.
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, seq: u32, other_seq: u32, why: Unseen) {
+    let kind = match direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
+    };
+    let program = origin.program as u32;
+    let Some(scratch) = scratch(program) else { return };
+    // SAFETY: the buffer is this program's own, and so is the context.
+    unsafe {
+        let header = &raw mut (*scratch).header;
+        fill(header, origin, kind, other_seq);
+        output_unseen(context, program, header, seq, 0, why, origin.state);
+    }
+}
+
 /// What became of a walk. It knows nothing but what the walk knows: whatever else were needed after the loop would make the
 /// verifier follow the loop once for each way to come to it.
 ///

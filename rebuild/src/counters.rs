@@ -34,6 +34,8 @@ counters! {
     http2_connections,
     /// Connections that began with a TLS hello.
     tls_connections,
+    /// Connections whose socket something in the kernel has (kTLS, MPTCP, a sockmap): what they carry is not seen.
+    upper_layer_connections,
     /// Headers of the PROXY protocol in front of a connection's first request.
     proxy_headers,
     /// Connections of role unknown on which the gateway is the client.

@@ -11,6 +11,7 @@ pub mod cgroups;
 mod grace;
 mod kfunc;
 mod listeners;
+mod missed;
 mod ring;
 mod rings;
 pub mod sockets;
@@ -25,7 +26,7 @@ use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, PerCpuArray},
-    programs::{Program, ProgramError},
+    programs::Program,
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
@@ -216,7 +217,7 @@ impl Capture {
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
-            missed_runs: self.missed_runs(),
+            missed_runs: missed::runs(&self.ebpf),
             verified_instructions: self.verified_instructions(),
         }
     }
@@ -251,24 +252,11 @@ impl Capture {
         cpus.collect()
     }
 
-    /// By first program of an event. An event of which nothing was seen was missed by every program that it has.
-    fn missed_runs(&self) -> BTreeMap<String, u64> {
-        let programs = self.ebpf.programs();
-        let missed =
-            programs.filter_map(|(name, program)| Some((backend::first_of(name), missed_runs_of(program).ok()?)));
-        missed.fold(BTreeMap::new(), |mut least, (event, runs)| {
-            let of_event = least.entry(event.to_owned()).or_insert(runs);
-            *of_event = runs.min(*of_event);
-            least
-        })
-    }
-
     fn verified_instructions(&self) -> BTreeMap<String, u32> {
         let count = |program: &Program| program.info().ok()?.verified_instruction_count();
         self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
     }
 }
-
 /// Samples that the ring of each possible CPU refused.
 fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {
     let mut sum = Vec::new();
@@ -283,26 +271,4 @@ fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {
         }
     }
     sum
-}
-
-/// `recursion_misses`: times that the kernel did not run a program because it was running already on that CPU.
-#[expect(unsafe_code, reason = "aya does not show this field of the kernel's program information")]
-fn missed_runs_of(program: &Program) -> Result<u64, ProgramError> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    #[repr(C)]
-    struct ObjectInfo {
-        fd: u32,
-        len: u32,
-        info: u64,
-    }
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-    let fd = program.fd()?.as_fd().as_raw_fd();
-    // SAFETY: plain integers, for which zero is a value.
-    let mut info: aya_obj::generated::bpf_prog_info = unsafe { std::mem::zeroed() };
-    let len = u32::try_from(size_of_val(&info)).unwrap_or(0);
-    let attr = ObjectInfo { fd: fd.cast_unsigned(), len, info: &raw mut info as u64 };
-    // SAFETY: the kernel writes at most `len` bytes to `info`, which lives through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<ObjectInfo>()) };
-    if result == 0 { Ok(info.recursion_misses) } else { Err(ProgramError::IOError(std::io::Error::last_os_error())) }
 }

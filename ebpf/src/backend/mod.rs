@@ -11,7 +11,7 @@ use crate::{
     emit::Origin,
     kernel::{Sock, TcpSock, constant},
     maps::count,
-    payload::{Call, Source, take},
+    payload::{Call, Source, take, tell},
     watch::{state_of, watched},
 };
 use core::ffi::c_void;
@@ -53,9 +53,6 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     let cookie = cookie.get();
     let Ok(state) = state_of(program, cookie) else { return };
     let origin = Origin { tcp, cookie, port, state, program };
-    // An upper layer's lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
-    let upper_layer = tcp.has_upper_layer();
-    let len = if upper_layer { 0 } else { result as u32 };
     let (end, other_seq) = match direction {
         Direction::Received => (tcp.received_to(), tcp.sent_to()),
         Direction::Sent => (tcp.sent_to(), tcp.received_to()),
@@ -74,17 +71,17 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
             *done = end;
         }
     }
+    if tcp.has_upper_layer() {
+        // Its lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
+        // SAFETY: the caller upholds it.
+        return unsafe { tell(context, &origin, direction, end, other_seq, Unseen::UpperLayer) };
+    }
+    let len = result as u32;
     let call = Call { direction, seq: end.wrapping_sub(len), len, other_seq };
     // SAFETY: the caller upholds it.
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
-            if upper_layer {
-                Source::nowhere(Unseen::UpperLayer)
-            } else if flags & MSG_TRUNC != 0 {
-                Source::nowhere(Unseen::NoBuffer)
-            } else {
-                source(tcp)
-            }
+            if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) }
         });
     }
 }

@@ -64,6 +64,8 @@ const BACKENDS: &[Backend] = &[
         reads_registers: false,
         scenarios: &[
             "capture::threads_that_preempt_each_other_are_byte_exact",
+            "capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
+            "capture::mptcp_is_named_and_gives_no_byte",
             "leftovers::nothing_stays_in_the_kernel",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
@@ -83,7 +85,11 @@ const BACKENDS: &[Backend] = &[
         name: "syscall",
         since: "5.10",
         reads_registers: true,
-        scenarios: &["wire::a_connection_opened_before_the_daemon"],
+        scenarios: &[
+            "wire::a_connection_opened_before_the_daemon",
+            "unseen::io_uring_never_shows_another_calls_buffer",
+            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
+        ],
     },
 ];
 

@@ -5,13 +5,15 @@
 //! a function of its offset, so each sample can be checked where it stands.
 
 mod cpus;
+mod layers;
 mod notes;
+mod odd;
 mod plan;
 mod server;
 
 use crate::Scenario;
 use anyhow::{Context as _, anyhow, bail, ensure};
-use plan::{Plan, Step};
+use plan::{Plan, Step, Way};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd::config::BackendChoice;
 use s3auditd_common::{
@@ -21,12 +23,13 @@ use s3auditd_common::{
 use s3auditd_tests::need::Need;
 use s3auditd_tests::patience::stretched;
 use std::{
+    cell::Cell,
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -39,6 +42,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::needing("capture::each_way_is_byte_exact_over_ipv6", &[Need::Ipv6], || each_way("[::1]:0")),
         Scenario::new("capture::many_connections_on_all_cpus_are_byte_exact", many),
         Scenario::new("capture::threads_that_preempt_each_other_are_byte_exact", preemption),
+        Scenario::new("capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte", layers::sockmap_passes),
+        Scenario::new("capture::a_sockmap_that_redirects_is_named_and_gives_no_byte", layers::sockmap_redirects),
+        Scenario::new("capture::kernel_tls_is_named_and_gives_no_byte", layers::kernel_tls),
+        Scenario::new("capture::mptcp_is_named_and_gives_no_byte", layers::multipath),
     ];
     // What the others have none of is no scenario of theirs.
     if notes::is_about_this_run() {
@@ -150,9 +157,11 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
         })
     };
     let mut samples: HashMap<u16, HashMap<u64, Vec<Seen>>> = HashMap::new();
+    let closed = Cell::new(0);
     let mut take = |capture: &mut Capture| {
         capture.drain(|sample, _windows| {
             let header = &sample.header;
+            closed.set(closed.get() + usize::from(sample.kind == Kind::Closed));
             samples.entry(header.remote_port).or_default().entry(header.cookie).or_default().push(Seen {
                 kind: sample.kind,
                 time_ns: header.time_ns,
@@ -174,6 +183,13 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     let plans = clients.join().map_err(|_| anyhow!("the clients panicked"))??;
     server.child.kill()?;
     server.child.wait()?;
+    // MPTCP closes its connections in a worker, when it finds the time.
+    let deadline = Instant::now() + stretched(Duration::from_secs(3));
+    let connections: usize = plans.values().map(Vec::len).sum();
+    while closed.get() < connections && Instant::now() < deadline {
+        capture.wait(Duration::from_millis(20));
+        take(&mut capture);
+    }
     capture.stop();
     take(&mut capture);
     let status = capture.status();
@@ -315,19 +331,20 @@ fn check_step(
     }
 }
 
-/// Runs the client's side of each plan; gives the plans by the client's port, in order.
+/// Runs the client's side of each plan, and if all run at once, none sends before all are connected and waited for; gives the plans by the client's port, in order.
 fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<HashMap<u16, Vec<Plan>>> {
+    let together = (plans.len() == at_once).then(|| Arc::new(Barrier::new(at_once)));
     let plans = Arc::new(Mutex::new(plans));
     let workers: Vec<_> = (0..at_once)
         .map(|_| {
-            let plans = Arc::clone(&plans);
+            let (plans, together) = (Arc::clone(&plans), together.clone());
             thread::spawn(move || {
                 let mut done = Vec::new();
                 loop {
                     let next = plans.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some(plan) = next else { return Ok::<_, anyhow::Error>(done) };
                     let plan = plan.over(address);
-                    let port = client(address, &plan).with_context(|| plan.to_string())?;
+                    let port = client(address, &plan, together.as_deref()).with_context(|| plan.to_string())?;
                     done.push((Instant::now(), port, plan));
                 }
             })
@@ -345,11 +362,16 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
     Ok(by_port)
 }
 
-fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(address)?;
+fn client(address: SocketAddr, plan: &Plan, together: Option<&Barrier>) -> anyhow::Result<u16> {
+    let mut stream = plan.connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(stretched(Duration::from_secs(60))))?;
     let port = stream.local_addr()?.port();
+    if let Some(together) = together {
+        together.wait();
+        // For the server's threads to come to their first receive.
+        thread::sleep(stretched(Duration::from_millis(200)));
+    }
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate() {
         match step.way.kind() {
@@ -361,10 +383,17 @@ fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
                 }
             }
             _ => {
-                stream.write_all(&plan.bytes(Kind::Received, at, step.len))?;
+                let bytes = plan.bytes(Kind::Received, at, step.len);
+                match step.way {
+                    Way::ByOption => odd::send_pages(&stream, &bytes)?,
+                    _ => stream.write_all(&bytes)?,
+                }
                 // The server may not have read yet: its next receive then takes these bytes and the FIN at once.
                 if number == last {
                     stream.shutdown(Shutdown::Write)?;
+                }
+                if let Some(layer) = plan.layer().filter(|_| number == 0) {
+                    layer.put_on_client(&stream)?;
                 }
             }
         }
