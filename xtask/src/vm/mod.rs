@@ -203,9 +203,15 @@ impl Machines {
         let names: Vec<_> = kernels.iter().map(Kernel::name).collect();
         eprintln!("vm: QEMU {}, kernels {}", qemu.version, names.join(", "));
         let initramfs = folder.join(format!("initramfs-{}{}.cpio", std::process::id(), processor.suffix()));
-        let build = ["build", "--quiet", "--bins", "--package", "s3auditd", "--package", "s3auditd-tests"];
-        // All of the workspace where the machine's own binaries are meant: it is what the other tests have built.
-        succeed(&mut processor.cargo(if processor == Processor::Amd64 { &build[..3] } else { &build }))?;
+        // For this machine's processor all of the workspace, as the other tests have built it.
+        let build: &[_] = match processor {
+            Processor::Amd64 => &["build", "--quiet", "--bins"],
+            Processor::Arm64 => {
+                let packages = ["--package", "s3auditd", "--package", "s3auditd-tests"];
+                &[["build", "--quiet", "--bin", "s3auditd", "--bin", "guest_init"].as_slice(), &packages].concat()
+            }
+        };
+        succeed(&mut processor.cargo(build))?;
         let programs = [
             ("init", processor.built("guest_init")?),
             ("s3auditd", processor.built("s3auditd")?),
