@@ -6,7 +6,6 @@ use s3auditd_tests::mptcp;
 use std::{
     fmt, io,
     net::{SocketAddr, TcpStream},
-    ops::Range,
 };
 
 /// A way for the server to receive or send.
