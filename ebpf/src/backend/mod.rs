@@ -61,7 +61,12 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         && constant(|c| &c.chances) > 1
     {
         // SAFETY: a map value that lives until the socket is destroyed.
-        let done = unsafe { &raw mut (*state.as_ptr()).done[direction as usize] };
+        let done = unsafe {
+            match direction {
+                Direction::Received => &raw mut (*state.as_ptr()).done[0],
+                Direction::Sent => &raw mut (*state.as_ptr()).done[1],
+            }
+        };
         // SAFETY: as above. Two threads that move bytes of one direction race here as they do for their places.
         unsafe {
             // One program after the other runs for the same call, in the same task.

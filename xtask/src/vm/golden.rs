@@ -87,8 +87,11 @@ impl Counts {
     fn read(text: &str) -> anyhow::Result<Self> {
         let mut counts = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(release) = line.strip_prefix("kernel ") {
+                release.clone_into(&mut counts.kernel);
+                continue;
+            }
             match *line.split(' ').collect::<Vec<_>>() {
-                ["kernel", release] => release.clone_into(&mut counts.kernel),
                 [backend, program, count] => {
                     let count = count.parse().with_context(|| line.to_owned())?;
                     counts.backends.entry(backend.to_owned()).or_default().insert(program.to_owned(), count);
@@ -130,7 +133,8 @@ impl Counts {
 mod tests {
     use super::*;
 
-    const GOLDEN: &str = "# words\nkernel 6.12.1-cloud\nfexit received 100\nfexit sent 200\nkprobe received 7\n";
+    const GOLDEN: &str =
+        "# words\nkernel 6.12.1-cloud preempt=full\nfexit received 100\nfexit sent 200\nkprobe received 7\n";
 
     #[test]
     fn only_what_differs_is_told() {
@@ -148,7 +152,7 @@ mod tests {
     #[test]
     fn a_file_is_read_as_it_was_written() {
         let golden = Counts::read(GOLDEN).unwrap();
-        assert_eq!(golden.kernel, "6.12.1-cloud");
+        assert_eq!(golden.kernel, "6.12.1-cloud preempt=full");
         assert_eq!(Counts::read(&golden.text()).unwrap(), golden);
         assert!(Counts::read("fexit received 100\n").is_err());
         assert!(Counts::read("kernel 6.12.1\nfexit received many\n").is_err());
