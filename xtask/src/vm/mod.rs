@@ -4,7 +4,7 @@
 //! [`BACKENDS`] with one backend after the other and powers off. A backend that a kernel should offer and does not is a
 //! failure, and so is the opposite.
 
-mod apt;
+pub(crate) mod apt;
 mod guest;
 mod initramfs;
 mod kernel;
