@@ -93,20 +93,42 @@ pub(super) fn cut(mut text: String, max_bytes: usize, truncated: &mut bool) -> S
 }
 
 fn header_name(name: &[u8], redaction: &Redaction) -> String {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_token = |byte: &u8| TOKEN.get(usize::from(*byte)).is_some_and(|token| *token);
     if name.iter().all(is_token) { canonical(name) } else { redaction.text(name) }
+}
+
+/// Whether a byte may stand in a token (RFC 9110, 5.6.2).
+static TOKEN: [bool; 256] = token();
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler, for all bytes"
+)]
+const fn token() -> [bool; 256] {
+    let mut token = [false; 256];
+    let mut at = 0;
+    while at < token.len() {
+        token[at] = matches!(at as u8, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+            || (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    token
 }
 
 /// Go's `textproto.CanonicalMIMEHeaderKey`: the first letter and every letter behind a dash in upper case, the others
 /// in lower case.
 fn canonical(name: &[u8]) -> String {
+    let mut letters = name.to_ascii_lowercase();
     let mut upper = true;
-    let letters = name.iter().map(|&byte| {
-        let letter = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
-        upper = byte == b'-';
-        char::from(letter)
-    });
-    letters.collect()
+    for letter in &mut letters {
+        if upper {
+            letter.make_ascii_uppercase();
+        }
+        upper = *letter == b'-';
+    }
+    // A token is ASCII.
+    String::from_utf8(letters).unwrap_or_default()
 }
 
 #[cfg(test)]
