@@ -79,11 +79,10 @@ fn configuration(place: &str, address: SocketAddr) -> String {
         r#"
 daemon off;
 worker_processes 1;
-worker_rlimit_nofile 32768;
 pid {place}/nginx.pid;
 error_log stderr crit;
 user root;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 12000; }}
 http {{
   access_log off;
   sendfile off;
@@ -94,6 +93,10 @@ http {{
   client_max_body_size 0;
   client_body_buffer_size 256k;
   client_body_temp_path {place}/temporary;
+  proxy_temp_path {place}/temporary;
+  fastcgi_temp_path {place}/temporary;
+  uwsgi_temp_path {place}/temporary;
+  scgi_temp_path {place}/temporary;
   default_type binary/octet-stream;
   etag off;
   map $request_uri $half {{ default "{first}"; }}

@@ -1,6 +1,7 @@
 //! What a process costs, as the kernel books it.
 
 use anyhow::Context as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// `USER_HZ`: the unit of times in `/proc/PID/stat` on every architecture that we build for.
@@ -21,15 +22,24 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// CPU time of the threads that live now, to the nanosecond.
+/// CPU time of the threads that live now, in nanoseconds; what runs right now is brought up to date at each tick.
 pub(crate) fn fine_cpu(pid: u32) -> anyhow::Result<Duration> {
-    let mut nanoseconds = 0;
+    let mut all = Duration::ZERO;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end between the two.
-        let Ok(schedstat) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
-        nanoseconds += schedstat.split(' ').next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        all += of_thread(&task?.path().join("schedstat"));
     }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(all)
+}
+
+/// The same of the thread that asks.
+pub(crate) fn thread_cpu() -> Duration {
+    of_thread(Path::new("/proc/thread-self/schedstat"))
+}
+
+/// Nothing of a thread that ends meanwhile.
+fn of_thread(schedstat: &Path) -> Duration {
+    let text = std::fs::read_to_string(schedstat).unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or_default())
 }
 
 /// Resident bytes.
