@@ -86,6 +86,8 @@ pub struct Capture {
     grace_wanted: bool,
     cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
+    /// By program; asked for once, because it never changes.
+    verified_instructions: BTreeMap<String, u32>,
     listeners: Listeners,
 }
 
@@ -157,6 +159,7 @@ impl Capture {
         let listeners =
             Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
+        let verified_instructions = verified_instructions(&ebpf);
         Ok(Self {
             settings,
             backend,
@@ -170,6 +173,7 @@ impl Capture {
             grace_wanted: true,
             cpus,
             open_at_start,
+            verified_instructions,
             listeners,
         })
     }
@@ -250,7 +254,7 @@ impl Capture {
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
             missed_runs: self.missed_runs(),
-            verified_instructions: self.verified_instructions(),
+            verified_instructions: self.verified_instructions.clone(),
         }
     }
 
@@ -285,11 +289,12 @@ impl Capture {
             .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
             .collect()
     }
+}
 
-    fn verified_instructions(&self) -> BTreeMap<String, u32> {
-        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
-        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
-    }
+/// Of each program, where the kernel counts them.
+fn verified_instructions(ebpf: &Ebpf) -> BTreeMap<String, u32> {
+    let count = |program: &Program| program.info().ok()?.verified_instruction_count();
+    ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
 }
 
 /// `recursion_misses`: times that the kernel did not run a program because it was running already on that CPU.
