@@ -104,7 +104,7 @@ impl Paced {
         let mut replies = vec![0; self.reply_bytes * depth];
         let (mut made, started) = (0, Instant::now());
         while started.elapsed() < time {
-            let due = (started.elapsed().as_secs_f64() * a_second as f64) as u64;
+            let due = u64::try_from(started.elapsed().as_micros() * u128::from(a_second) / 1_000_000)?;
             let missing = usize::try_from(due.saturating_sub(made))?.div_ceil(depth).min(self.streams.len());
             let many: Vec<usize> = (0..missing).map(|nth| (self.next + nth) % self.streams.len()).collect();
             self.next += missing;

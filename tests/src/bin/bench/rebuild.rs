@@ -22,8 +22,10 @@ const TURN: usize = 256;
 /// How long before a sample everything has surely been drained.
 const GRACE_NS: u64 = 5_000_000;
 
+type Stage = fn(&Config, &Batch) -> u64;
+
 /// Each does what those before it do, and one thing more.
-const STAGES: &[(&str, fn(&Config, &Batch) -> u64)] = &[
+const STAGES: &[(&str, Stage)] = &[
     ("decode", decode),
     ("connections and HTTP", |_, batch| exchanges(batch)),
     ("record", |config, batch| records(config, batch, false)),
@@ -49,7 +51,11 @@ fn batch_of(bench: &Bench, report: &mut Report, config: &Config, batch: &Batch) 
         black_box(run(config, batch));
         let taken = (allocations::so_far() - taken) as f64 / many as f64;
         let repeats = if bench.effort == Effort::Quick { 5 } else { 25 };
-        let times = (0..repeats).map(|_| cpu_ns(|| drop(black_box(run(config, batch)))) / many as f64);
+        let times = (0..repeats).map(|_| {
+            cpu_ns(|| {
+                black_box(run(config, batch));
+            }) / many as f64
+        });
         let time = Spread::of(times.collect());
         if *stage == "as the daemon runs it" {
             let rate = Spread::of(time.values.iter().map(|time| 1e9 / time).collect());

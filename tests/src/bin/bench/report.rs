@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| throughput | at least 0.900 | 0.950 (0.850 to 0.950) | 1.06 | yes |",
+                "| throughput | at least 0.900 | 0.950 (0.900 to 0.970) | 1.06 | yes |",
                 "| CPU | at most 5.000 us | 7.500 us | 1.50 | no |",
                 "| lost | at most 0 samples | 0 samples | - | yes |",
             ]

@@ -16,9 +16,13 @@ impl Spread {
     pub(crate) fn of(values: Vec<f64>) -> Self {
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
-        let [low, median, high] =
-            [1, 2, 3].map(|quarter| sorted.get(sorted.len().saturating_sub(1) * quarter / 4).copied());
-        let [low, median, high] = [low, median, high].map(|value| value.unwrap_or(f64::NAN));
+        let [low, median, high] = [1, 2, 3].map(|quarter| {
+            // Between two values, so many quarters of the way.
+            let quarters = sorted.len().saturating_sub(1) * quarter;
+            let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
+            let (below, rest) = (at(quarters / 4), quarters % 4);
+            if rest == 0 { below } else { below + (at(quarters / 4 + 1) - below) * rest as f64 / 4.0 }
+        });
         Self { low, median, high, values }
     }
 
@@ -42,6 +46,8 @@ mod tests {
         let spread = Spread::of(vec![5.0, 1.0, 4.0, 2.0, 3.0]);
         assert_eq!((spread.low, spread.median, spread.high), (2.0, 3.0, 4.0));
         assert_eq!(spread.values, [5.0, 1.0, 4.0, 2.0, 3.0]);
+        let even = Spread::of(vec![4.0, 2.0]);
+        assert_eq!((even.low, even.median, even.high), (2.5, 3.0, 3.5));
         let one = Spread::one(7.0);
         assert_eq!((one.low, one.median, one.high), (7.0, 7.0, 7.0));
         assert!(Spread::of(Vec::new()).median.is_nan());
