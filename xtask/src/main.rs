@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door to building, running and testing s3auditd. One file per command.
 
+mod apt;
 mod bench;
 mod corpus;
 mod fetch;

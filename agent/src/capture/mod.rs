@@ -88,6 +88,8 @@ pub struct Capture {
     grace: Grace,
     grace_wanted: bool,
     open_at_start: u64,
+    /// By program; asked for once, because it never changes.
+    verified_instructions: BTreeMap<String, u32>,
     listeners: Listeners,
 }
 
@@ -132,6 +134,7 @@ impl Capture {
         let open_at_start = sockets::open_connections(&settings.ports);
         let listeners =
             Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
+        let verified_instructions = verified_instructions(&ebpf);
         Ok(Self {
             settings,
             backend,
@@ -144,6 +147,7 @@ impl Capture {
             grace,
             grace_wanted: true,
             open_at_start,
+            verified_instructions,
             listeners,
         })
     }
@@ -218,7 +222,7 @@ impl Capture {
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
             missed_runs: missed::runs(&self.ebpf),
-            verified_instructions: self.verified_instructions(),
+            verified_instructions: self.verified_instructions.clone(),
         }
     }
 
@@ -251,11 +255,12 @@ impl Capture {
         });
         cpus.collect()
     }
+}
 
-    fn verified_instructions(&self) -> BTreeMap<String, u32> {
-        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
-        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
-    }
+/// Of each program, where the kernel counts them.
+fn verified_instructions(ebpf: &Ebpf) -> BTreeMap<String, u32> {
+    let count = |program: &Program| program.info().ok()?.verified_instruction_count();
+    ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
 }
 /// Samples that the ring of each possible CPU refused.
 fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {

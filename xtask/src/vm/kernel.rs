@@ -2,8 +2,8 @@
 //!
 //! Only the image is kept. All that the agent and its tests need is built into these kernels: no module is loaded.
 
-use super::apt::{Apt, Installed};
 use super::processor::Processor;
+use crate::apt::{Apt, Installed};
 use crate::fetch::cache;
 use anyhow::Context as _;
 use std::fs;

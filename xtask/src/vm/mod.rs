@@ -4,7 +4,6 @@
 //! [`BACKENDS`] with one backend after the other and powers off. A backend that a kernel should offer and does not is a
 //! failure, and so is the opposite.
 
-mod apt;
 mod cell;
 mod golden;
 mod guest;

@@ -1,7 +1,7 @@
 //! QEMU: the machine's own if it is good enough, else Debian's backport unpacked in the cache. Nothing is installed.
 
-use super::apt::{Apt, Installed, codename};
 use super::processor::Processor;
+use crate::apt::{Apt, Installed, codename};
 use crate::fetch::cache;
 use crate::process::{command, output};
 use anyhow::{Context as _, ensure};
