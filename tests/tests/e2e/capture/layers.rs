@@ -58,6 +58,9 @@ impl Layer {
 
     /// At the server's end. What comes back has to be kept.
     pub fn put_on_server(self, stream: &TcpStream) -> io::Result<Vec<OwnedFd>> {
+        // Before 5.11 maps and programs count against it.
+        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
+        rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited)?;
         match self {
             Self::Sockmap => {
                 let map = sockmap()?;
