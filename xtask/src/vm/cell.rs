@@ -2,7 +2,7 @@
 
 use super::guest::{Outcome, Run, Verdict};
 use super::kernel::Kernel;
-use super::{Backend, chosen};
+use super::{Backend, chosen, has};
 use std::path::PathBuf;
 
 /// See the module.
@@ -26,12 +26,12 @@ pub(super) fn of_guest(
     plan: &[(&'static Backend, Vec<&'static str>)],
 ) -> Vec<Cell> {
     let Outcome { told, console, .. } = outcome;
-    let cell = |(backend, scenarios): &(&'static Backend, Vec<_>)| Cell {
+    let cell = |(backend, scenarios): &(&'static Backend, Vec<&'static str>)| Cell {
         kernel: kernel.clone(),
         release: [told.kernel.as_ref().unwrap_or(&kernel.version), kernel.series.words].join(" ").trim_end().to_owned(),
         backend,
         expected: backend.offered_by(kernel.series),
-        scenarios: scenarios.len(),
+        scenarios: scenarios.iter().filter(|name| has(kernel.series.name, name)).count(),
         run: told.runs.iter().find(|run| run.backend == backend.name).cloned().unwrap_or_default(),
         console: console.clone(),
         broken: told.broken.clone(),
