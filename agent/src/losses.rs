@@ -49,6 +49,10 @@ kernel_losses! {
     Undecodable = "undecodable", |capture| capture.cpus.iter().map(|cpu| cpu.undecodable).sum();
     /// Runs of a program that the kernel skipped.
     MissedRun = "missed_runs", |capture| capture.missed_runs.values().sum();
+    /// Calls whose return the kernel did not tell of.
+    MissedReturn = "missed_returns", |capture| capture.counter(KernelCounter::MissedReturns);
+    /// Calls of which there was no room for a note at their entry.
+    NoteRefused = "note_refused", |capture| capture.counter(KernelCounter::NotesRefused);
     /// Connections whose state found no room in the kernel's table.
     TableFull = "connection_table_full", |capture| capture.counter(KernelCounter::TableFull);
     /// Calls of the gateway's TLS library that found no buffer free.

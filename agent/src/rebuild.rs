@@ -122,7 +122,11 @@ impl Rebuild {
                 attributed: counters.received_lost_bytes,
             },
             sent: LostBytes { lost: lost(KernelCounter::LostSentBytes), attributed: counters.sent_lost_bytes },
-            missed_runs: capture.missed_runs.values().sum(),
+            missed: &[
+                ("missed_runs", capture.missed_runs.values().sum()),
+                ("missed_returns", lost(KernelCounter::MissedReturns)),
+                ("note_refused", lost(KernelCounter::NotesRefused)),
+            ],
         };
         self.author.node_counts(&counts, now_ns);
     }
@@ -144,6 +148,7 @@ impl Rebuild {
             ("not_http", counters.not_http_connections),
             ("outgoing", counters.outgoing_connections),
             ("upgraded", counters.upgraded_connections),
+            ("upper_layer", counters.upper_layer_connections),
         ];
         reasons.into_iter().filter(|(_, count)| *count > 0).collect()
     }

@@ -131,7 +131,8 @@ wire_enum! {
         ForeignCaller = 5,
         /// The user memory could not be read (page not resident, or unmapped meanwhile).
         Fault = 6,
-        /// The socket carries an upper-layer protocol (kTLS): its sequence numbers count other bytes than the caller's.
+        /// Something in the kernel has the socket (kTLS, MPTCP, a sockmap): its sequence numbers count other bytes than the
+        /// caller's. Samples of a connection's opening and closing carry it too.
         UpperLayer = 7,
         /// More buffer segments than the kernel side walks in one call.
         TooManySegments = 8,

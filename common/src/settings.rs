@@ -1,6 +1,5 @@
 //! What the agent tells the kernel programs at load time and through maps.
 
-use crate::sample::{Layer, Role};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bitmap of the 65,536 local ports, the first thing that every program looks at.
@@ -28,6 +27,12 @@ impl PortBitmap {
     }
 }
 
+/// Where a program calls `bpf_preempt_disable`: not a helper's number, but a mark that the loader replaces.
+pub const PREEMPT_DISABLE: usize = 0x5333_0a01;
+
+/// The same for `bpf_preempt_enable`.
+pub const PREEMPT_ENABLE: usize = 0x5333_0a02;
+
 /// What the kernel side remembers of one connection, keyed by cookie; written by the kernel side only.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -40,34 +45,18 @@ pub struct ConnectionState {
     pub fin_sent: u16,
     /// Bytes copied from each direction since the other one last moved.
     pub run: [u32; 2],
+    /// Where each direction stood after the last call that was taken care of, for programs of a further chance.
+    pub done: [u32; 2],
+    /// The last change of state that was taken care of, likewise: old and new in a byte each.
+    pub told: u32,
+    /// [`crate::sample::Layer`].
+    pub layer: u32,
     /// When it was opened (CLOCK_MONOTONIC nanoseconds); 0: not seen.
     pub opened_ns: u64,
     /// Plaintext bytes of each direction so far.
     pub plaintext: [u32; 2],
     /// The library's object for the TLS on this connection: an address in the gateway's memory, only compared.
     pub tls_object: u64,
-    /// [`crate::sample::Layer`].
-    pub layer: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
-}
-
-impl ConnectionState {
-    /// Of a connection on which nothing has moved for us.
-    #[must_use]
-    pub const fn new(role: Role, opened_ns: u64) -> Self {
-        Self {
-            lost: 0,
-            role: role as u16,
-            fin_sent: 0,
-            run: [0; 2],
-            opened_ns,
-            plaintext: [0; 2],
-            tls_object: 0,
-            layer: Layer::Socket as u32,
-            reserved: 0,
-        }
-    }
 }
 
 /// A file in which TLS is probed, by the number that the agent gave it.
@@ -90,6 +79,10 @@ pub struct Constants {
     pub sock_done_bit: u32,
     /// 1: sockets are known by numbers of our own, because a program of the backend cannot ask for the kernel's cookie.
     pub own_numbers: u32,
+    /// How many programs are attached for one event (`counters::CHANCES`).
+    pub chances: u32,
+    /// How many buffers each CPU has (`counters::copying_programs`).
+    pub buffers: u32,
     /// How many parameters `tcp_recvmsg` has: `sk, msg, len, flags`, then `addr_len` (it is gone in 7.2), and before 5.19
     /// `nonblock` in front of `flags`.
     pub receive_parameters: u32,
@@ -157,6 +150,8 @@ offsets! {
     sk_cookie: "sock".["__sk_common.skc_cookie"],
     /// Flag bits (`enum sock_flags`).
     sk_flags: "sock".["__sk_common.skc_flags"],
+    /// What a part of the kernel that took the socket over keeps of it, or null.
+    sk_user_data: "sock".["sk_user_data"],
     /// Pending error: set when the peer's RST ends a connection.
     sk_err: "sock".["sk_err"],
     /// Inode number of a network namespace.
@@ -171,16 +166,16 @@ offsets! {
     tcp_rcv_nxt: "tcp_sock".["rcv_nxt"],
     /// Next byte that the application will send.
     tcp_write_seq: "tcp_sock".["write_seq"],
-    /// Number of the system call.
-    regs_orig_ax: "pt_regs".["orig_ax"],
+    /// Number of the system call. Registers are those of x86-64: elsewhere no backend that reads them is offered.
+    regs_orig_ax: "pt_regs".["orig_ax" or absent],
     /// First argument.
-    regs_di: "pt_regs".["di"],
+    regs_di: "pt_regs".["di" or absent],
     /// Second argument.
-    regs_si: "pt_regs".["si"],
+    regs_si: "pt_regs".["si" or absent],
     /// Third argument.
-    regs_dx: "pt_regs".["dx"],
-    /// Code segment: tells a 32-bit caller.
-    regs_cs: "pt_regs".["cs"],
+    regs_dx: "pt_regs".["dx" or absent],
+    /// Status bits of the thread: one tells a 32-bit system call. x86-64 too.
+    task_status: "task_struct".["thread_info.status" or absent],
     /// Flags (`PF_*`).
     task_flags: "task_struct".["flags"],
     /// Not null once the task has used io_uring.
@@ -204,7 +199,7 @@ offsets! {
     /// Transport protocol.
     sk_protocol: "sock".["sk_protocol"],
     /// Fourth argument of a system call.
-    regs_r10: "pt_regs".["r10"],
+    regs_r10: "pt_regs".["r10" or absent],
     /// What kind of memory a message lies in.
     iter_type: "msghdr".["msg_iter.iter_type" | "msg_iter.type"],
     /// How far the current segment is used up.

@@ -3,6 +3,7 @@
 use crate::{
     kernel::TcpSock,
     maps::{EVENTS, count_of},
+    preemption,
 };
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid,
@@ -13,7 +14,7 @@ use core::{
     ptr::{NonNull, addr_of},
 };
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, KernelCounter, Program},
+    counters::{KernelCounter, Program},
     sample::{Kind, Layer, Role, SampleHeader, Unseen},
     settings::ConnectionState,
 };
@@ -44,7 +45,7 @@ pub struct Origin {
 #[inline(always)]
 pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other_seq: u32) {
     // Lifecycle programs run in whatever task or interrupt it happens to be.
-    let in_task = (origin.program as u32) < COPYING_PROGRAMS;
+    let in_task = origin.program.copies();
     // SAFETY: the caller upholds it; the state is a map value that lives until the socket is destroyed.
     unsafe {
         (*header).time_ns = bpf_ktime_get_ns();
@@ -90,9 +91,9 @@ pub enum Output {
 pub unsafe fn output(context: *mut c_void, sample: *mut SampleHeader, bytes: u64) -> Output {
     // The helper itself and not aya's wrapper, whose result is thrown away: what the ring refuses must be counted.
     // SAFETY: the caller upholds it; the map is a perf event array.
-    let result = unsafe {
+    let result = preemption::off(|| unsafe {
         bpf_perf_event_output(context, addr_of!(EVENTS) as *mut c_void, BPF_F_CURRENT_CPU, sample.cast(), bytes)
-    };
+    });
     match result {
         0 => Output::Taken,
         NO_SPACE => Output::Full,

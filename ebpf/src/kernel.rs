@@ -238,11 +238,12 @@ impl TcpSock {
         unsafe { self.tcp.read(|o| &o.tcp_write_seq) }
     }
 
-    /// Whether an upper-layer protocol (kTLS) sits on the socket.
+    /// Whether something in the kernel stands between the socket and its callers: an upper-layer protocol (kTLS, MPTCP), or
+    /// whoever keeps data of its own with the socket (a sockmap, SMC, KCM). No call of the application's sets that.
     #[inline(always)]
     pub fn has_upper_layer(self) -> bool {
-        // SAFETY: `icsk_ulp_ops` is a pointer.
-        unsafe { self.tcp.read::<u64>(|o| &o.icsk_ulp_ops) != 0 }
+        // SAFETY: both are pointers.
+        unsafe { self.tcp.read::<u64>(|o| &o.icsk_ulp_ops) != 0 || self.sock.read::<u64>(|o| &o.sk_user_data) != 0 }
     }
 
     /// Pending error.
@@ -291,8 +292,8 @@ pub struct Task {
 /// `PF_*` of a task that does not run on behalf of its own system call: kernel thread, user worker, io_uring worker
 /// (`include/linux/sched.h`).
 const FOREIGN_FLAGS: u32 = 0x0020_0000 | 0x4000 | 0x10;
-/// `__USER_CS` on x86-64: any other code segment is a 32-bit caller.
-const USER_CODE_SEGMENT: u16 = 0x33;
+/// `TS_COMPAT`: the task is in a 32-bit system call (`arch/x86/include/asm/thread_info.h`).
+const COMPAT: u32 = 2;
 /// `S_IFMT`.
 const FILE_TYPE: u16 = 0xf000;
 /// `S_IFSOCK`.
@@ -350,11 +351,12 @@ impl Task {
         unsafe { self.task.read::<u32>(|o| &o.task_flags) & FOREIGN_FLAGS != 0 || self.is_32_bit() }
     }
 
-    /// Whether the caller is a 32-bit one: numbers and arguments of its calls mean something else.
+    /// Whether the system call is a 32-bit one: its number and its arguments mean something else. (Not by the code segment:
+    /// a 64-bit process may make such calls too, by `int 0x80`.)
     #[inline(always)]
     pub fn is_32_bit(self) -> bool {
-        // SAFETY: the code segment is a u16 (or the low half of a wider field).
-        unsafe { self.registers.read::<u16>(|o| &o.regs_cs) != USER_CODE_SEGMENT }
+        // SAFETY: the status is a u32.
+        unsafe { self.task.read::<u32>(|o| &o.task_status) & COMPAT != 0 }
     }
 
     /// Whether the task has ever used io_uring: then its deferred work may run inside any other system call.

@@ -5,7 +5,7 @@ use crate::{
     emit::{Origin, fill, output_unseen},
     kernel::{Sock, TcpSock, state},
     maps::{CONNECTIONS, WINDOWS, count, header},
-    watch::{connection, is_watched_port, layer_of},
+    watch::{connection, is_watched_port, layer_of, new_connection},
 };
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext,
@@ -20,23 +20,53 @@ use s3auditd_common::{
 
 #[btf_tracepoint]
 pub fn socket_state_changed(context: BtfTracePointContext) -> i32 {
-    // SAFETY: the first argument is a `struct sock *`.
-    let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
-    let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
-    if let Some((tcp, port)) = watched_connection(sock) {
-        alone(Program::StateChanged, Program::StateChangedInside, |program| {
-            changed(&context, program, sock, tcp, port, old, new);
-        });
-    }
-    0
+    state_changed(&context, Program::StateChanged, Program::StateChangedInside)
+}
+
+#[btf_tracepoint]
+pub fn socket_state_changed_second(context: BtfTracePointContext) -> i32 {
+    state_changed(&context, Program::StateChangedSecond, Program::StateChangedSecond)
+}
+
+#[btf_tracepoint]
+pub fn socket_state_changed_third(context: BtfTracePointContext) -> i32 {
+    state_changed(&context, Program::StateChangedThird, Program::StateChangedThird)
 }
 
 #[btf_tracepoint]
 pub fn socket_destroyed(context: BtfTracePointContext) -> i32 {
+    ended(&context, Program::Destroyed, Program::DestroyedInside)
+}
+
+#[btf_tracepoint]
+pub fn socket_destroyed_second(context: BtfTracePointContext) -> i32 {
+    ended(&context, Program::DestroyedSecond, Program::DestroyedSecond)
+}
+
+#[btf_tracepoint]
+pub fn socket_destroyed_third(context: BtfTracePointContext) -> i32 {
+    ended(&context, Program::DestroyedThird, Program::DestroyedThird)
+}
+
+/// `inside`: where the kernel has further chances it also keeps programs from running inside themselves, so these need
+/// no second bank.
+#[inline(always)]
+fn state_changed(context: &BtfTracePointContext, program: Program, inside: Program) -> i32 {
+    // SAFETY: the first argument is a `struct sock *`.
+    let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
+    let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
+    if let Some((tcp, port)) = watched_connection(sock) {
+        alone(program, inside, |program| changed(context, program, sock, tcp, port, old, new));
+    }
+    0
+}
+
+#[inline(always)]
+fn ended(context: &BtfTracePointContext, program: Program, inside: Program) -> i32 {
     // SAFETY: the first argument is a `struct sock *`.
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     if let Some((tcp, port)) = watched_connection(sock) {
-        alone(Program::Destroyed, Program::DestroyedInside, |program| destroyed(&context, program, sock, tcp, port));
+        alone(program, inside, |program| destroyed(context, program, sock, tcp, port));
     }
     0
 }
@@ -63,6 +93,7 @@ fn alone(program: Program, inside: Program, run: impl FnOnce(Program)) {
 fn destroyed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: TcpSock, port: u16) {
     let Some(cookie) = sock.cookie() else { return };
     let cookie = cookie.get();
+    // A further chance finds no entry where the first one has been.
     // Only what was seen as a connection: a listener has no entry.
     if let Some(known) = connection(cookie) {
         // SAFETY: a map value; this program is the only one that removes it.
@@ -94,12 +125,16 @@ fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: Tc
         (state::SYN_SENT, state::ESTABLISHED) => Role::Connected,
         _ => Role::Unknown,
     };
+    if program.is_further_chance() && is_told(sock, old, new) {
+        return;
+    }
     let cookie = if role == Role::Unknown { sock.cookie() } else { sock.fresh_cookie() };
     let Some(cookie) = cookie else { return count(program, KernelCounter::TableFull, 1) };
     let cookie = cookie.get();
     if role != Role::Unknown {
         // SAFETY: a helper without arguments.
-        let fresh = ConnectionState::new(role, unsafe { bpf_ktime_get_ns() });
+        let opened_ns = unsafe { bpf_ktime_get_ns() };
+        let fresh = ConnectionState { told: transition(old, new), ..new_connection(role, opened_ns) };
         if CONNECTIONS.insert(cookie, fresh, 0).is_err() {
             count(program, KernelCounter::TableFull, 1);
             warn!(context, "connection table full: port {} is captured without run budget and loss count", port);
@@ -112,9 +147,11 @@ fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: Tc
     }
     let known = connection(cookie);
     if let Some(known) = known {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        unsafe { (*known.as_ptr()).told = transition(old, new) };
         // Once closed by the gateway, further changes of its side (FIN_WAIT1 to CLOSE, CLOSE_WAIT to LAST_ACK ...) say
         // nothing new.
-        // SAFETY: a map value that lives until the socket is destroyed.
+        // SAFETY: as above.
         unsafe {
             if (*known.as_ptr()).role == Role::Connected as u16
                 || ((*known.as_ptr()).fin_sent != 0 && new != state::CLOSE_WAIT)
@@ -143,6 +180,23 @@ fn changed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: Tc
     }
 }
 
+/// A change of state as [`ConnectionState::told`] has it; a connection makes each once.
+#[inline(always)]
+const fn transition(old: i32, new: i32) -> u32 {
+    (old as u32 & 0xff) << 8 | new as u32 & 0xff
+}
+
+/// Whether that change has been taken care of. Not known of a connection that the table has no room for: its changes are
+/// told once or not at all.
+#[inline(always)]
+fn is_told(sock: Sock, old: i32, new: i32) -> bool {
+    match sock.cookie().and_then(|cookie| connection(cookie.get())) {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        Some(known) => unsafe { (*known.as_ptr()).told == transition(old, new) },
+        None => !matches!((old, new), (state::SYN_RECV | state::SYN_SENT, state::ESTABLISHED)),
+    }
+}
+
 /// A sample about the connection itself; `not_bytes` of the send direction's sequence numbers are its FIN.
 #[inline(always)]
 fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: u32) {
@@ -159,6 +213,9 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     };
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, other_seq) };
+    // Nothing else tells of it where calls go past the hooks. Plaintext does not go through it.
+    let is_upper = origin.layer as u8 == Layer::Socket as u8 && origin.tcp.has_upper_layer();
+    let why = if is_upper { Unseen::UpperLayer } else { Unseen::Seen };
     // SAFETY: the context is the running program's own.
-    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, Unseen::Seen, origin.state) };
+    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, why, origin.state) };
 }

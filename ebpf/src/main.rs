@@ -18,6 +18,7 @@ mod kernel;
 mod lifecycle;
 mod maps;
 mod payload;
+mod preemption;
 mod watch;
 
 #[panic_handler]

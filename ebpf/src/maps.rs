@@ -1,14 +1,14 @@
 //! Maps and read-only globals: everything shared with user space or between programs.
 
-use crate::{backend::probe::InFlight, payload::Walk};
+use crate::{backend::probe::InFlight, kernel::constant, payload::Walk};
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray},
+    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray},
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, UNCLAIMED, counter_slot},
+    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, Program, UNCLAIMED, copying_programs, counter_slot},
     sample::{MAX_PIECE_BYTES, SampleHeader, Window},
     settings::{ConnectionState, Constants, Offsets, PortBitmap, TlsFile},
 };
@@ -64,7 +64,7 @@ pub struct Scratch {
 /// may interrupt or preempt each other on a CPU, where sharing mixes two connections' bytes; the same program never runs
 /// inside itself (docs/decisions/0006-programs-alone.md).
 #[map]
-static SCRATCH: Array<Scratch> = Array::with_max_entries(COPYING_PROGRAMS, 0);
+static SCRATCH: Array<Scratch> = Array::with_max_entries(copying_programs(1, false), 0);
 
 /// The same for the programs that tell of connections: a header, and whether it is in use.
 #[map]
@@ -77,10 +77,13 @@ pub struct Header {
     pub busy: u64,
 }
 
-/// What a call in flight was asked for, from its entry to its return, by thread and direction. LRU: should a return be
-/// missed, the entry does not stay for ever.
+/// What a call in flight was asked for, from its entry to its return, by thread and direction. The agent sets its size.
+///
+/// A plain hash and not an LRU: the oldest note is that of the receive that has waited longest, a live one, and it would
+/// vanish without a count. What finds no room is counted (`NotesRefused`). A note whose return was missed goes with the
+/// thread's next call of that direction or with the thread, so there are never more than two for each living thread.
 #[map]
-pub static IN_FLIGHT: LruHashMap<u64, InFlight> = LruHashMap::with_max_entries(16_384, 0);
+pub static IN_FLIGHT: HashMap<u64, InFlight> = HashMap::with_max_entries(65_536, 0);
 
 /// Numbers of sockets by address, where the kernel's cookie cannot be asked for. The agent sets its size.
 #[map]
@@ -97,10 +100,16 @@ pub fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// The buffer of that program on this CPU; programs do not migrate.
+/// Which buffer is that program's on this CPU; programs do not migrate.
 #[inline(always)]
-pub fn scratch(program: u32) -> Option<*mut Scratch> {
-    SCRATCH.get_ptr_mut(cpu() * COPYING_PROGRAMS + program)
+pub fn buffer_of(program: Program) -> u32 {
+    cpu() * constant(|c| &c.buffers) + program.buffer(constant(|c| &c.chances))
+}
+
+/// See [`buffer_of`].
+#[inline(always)]
+pub fn scratch(buffer: u32) -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(buffer)
 }
 
 /// The header of that program on this CPU.

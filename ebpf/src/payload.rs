@@ -2,7 +2,7 @@
 
 use crate::{
     emit::{Origin, Output, count_lost_bytes, fill, output, output_unseen},
-    maps::{Scratch, WINDOWS, count, count_of, scratch},
+    maps::{Scratch, WINDOWS, buffer_of, count, count_of, scratch},
     watch::connection,
 };
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
@@ -105,8 +105,8 @@ pub unsafe fn take<const BOUNDED: bool>(
     let wanted = core::cmp::min(call.len - skip, budget);
     let source = if wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
 
-    let program = origin.program as u32;
-    let Some(scratch) = scratch(program) else { return };
+    let (program, buffer) = (origin.program as u32, buffer_of(origin.program));
+    let Some(scratch) = scratch(buffer) else { return };
     // SAFETY: the buffer is this program's own.
     let header = unsafe { &raw mut (*scratch).header };
     // SAFETY: as above.
@@ -170,13 +170,33 @@ pub unsafe fn take<const BOUNDED: bool>(
             }
         }
     } else {
-        let mut carry = Carry { context, program };
+        let mut carry = Carry { context, buffer };
         // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
         unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut carry).cast(), 0) };
     }
 
     // SAFETY: the context is the running program's own, and so is the buffer.
     unsafe { account(context, scratch) };
+}
+
+/// Tells that there was a call, without a length: what the socket's numbers count is not what the caller moved.
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, seq: u32, other_seq: u32, why: Unseen) {
+    let kind = match direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
+    };
+    let program = origin.program as u32;
+    let Some(scratch) = scratch(buffer_of(origin.program)) else { return };
+    // SAFETY: the buffer is this program's own, and so is the context.
+    unsafe {
+        let header = &raw mut (*scratch).header;
+        fill(header, origin, kind, other_seq);
+        output_unseen(context, program, header, seq, 0, why, origin.state);
+    }
 }
 
 /// What became of a walk. It knows nothing but what the walk knows: whatever else were needed after the loop would make the
@@ -369,8 +389,8 @@ pub struct Walk {
 /// What the loop's callback needs besides the walk: pointers cannot be kept in maps.
 struct Carry {
     context: *mut c_void,
-    /// `Program`.
-    program: u32,
+    /// The running program's.
+    buffer: u32,
 }
 
 #[repr(C)]
@@ -389,11 +409,11 @@ const STOP: c_long = 1;
 #[inline(never)]
 extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
     // SAFETY: it is the `Carry` that `take` passed to the helper.
-    let (context, program) = unsafe {
+    let (context, buffer) = unsafe {
         let carry = &*carry.cast::<Carry>();
-        (carry.context, carry.program)
+        (carry.context, carry.buffer)
     };
-    let Some(scratch) = scratch(program) else { return STOP };
+    let Some(scratch) = scratch(buffer) else { return STOP };
     // SAFETY: the buffer is the running program's own.
     unsafe { step_in(context, scratch) }
 }

@@ -49,22 +49,28 @@ pub fn connection(cookie: u64) -> Option<NonNull<ConnectionState>> {
 
 /// The connection's state, made on first sight. Err: it was connected out by the gateway, or there is no room for it.
 #[inline(always)]
-pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<ConnectionState>>, NotAccepted> {
+pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<ConnectionState>>, NotOurs> {
     let mut state = connection(cookie);
     if state.is_none() {
         // Not seen opening: it was there before the probes (or the table was full then).
-        let fresh = ConnectionState::new(Role::Unknown, 0);
+        let fresh = new_connection(Role::Unknown, 0);
         let _exists_or_full = CONNECTIONS.insert(cookie, fresh, BPF_NOEXIST);
         state = connection(cookie);
     }
     let Some(state) = state else {
+        // A further chance cannot know whether it is needed: better a hole than the same bytes twice.
+        if program.is_further_chance() {
+            return Err(NotOurs);
+        }
         count(program, KernelCounter::TableFull, 1);
         return Ok(None);
     };
     // SAFETY: a map value; the entry lives until the socket is destroyed, which it is not while it is in use.
     if unsafe { (*state.as_ptr()).role } == Role::Connected as u16 {
-        count(program, KernelCounter::NotAccepted, 1);
-        return Err(NotAccepted);
+        if !program.is_further_chance() {
+            count(program, KernelCounter::NotAccepted, 1);
+        }
+        return Err(NotOurs);
     }
     Ok(Some(state))
 }
@@ -81,5 +87,21 @@ pub fn layer_of(state: Option<NonNull<ConnectionState>>) -> Layer {
     }
 }
 
-/// The gateway's own outgoing connection: not ours to audit.
-pub struct NotAccepted;
+/// The gateway's own outgoing connection, which is not ours to audit, or nothing that this program can tell.
+pub struct NotOurs;
+
+/// What is remembered of a connection at first. `opened_ns`: 0 if that was not seen.
+pub const fn new_connection(role: Role, opened_ns: u64) -> ConnectionState {
+    ConnectionState {
+        lost: 0,
+        role: role as u16,
+        fin_sent: 0,
+        run: [0; 2],
+        done: [0; 2],
+        told: 0,
+        layer: Layer::Socket as u32,
+        opened_ns,
+        plaintext: [0; 2],
+        tls_object: 0,
+    }
+}

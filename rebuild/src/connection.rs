@@ -36,8 +36,9 @@ pub(crate) struct Outside<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Closed {
     time_ns: u64,
-    received: u32,
-    sent: u32,
+    /// Received and sent. None: the socket was cut off from its peer first (`tcp_disconnect`, as MPTCP does to its first
+    /// subflow), which gives it other numbers.
+    position: Option<(u32, u32)>,
 }
 
 /// See the module.
@@ -62,6 +63,10 @@ pub(crate) struct Connection {
     peer_closed_ns: Option<u64>,
     local_closed_ns: Option<u64>,
     closed: Option<Closed>,
+    /// Where both directions stood at the latest change before the end, received and sent, and when that was.
+    told: (u64, u32, u32),
+    /// Something in the kernel has the socket, which has been counted.
+    upper_layer: bool,
     http: Conversation,
     /// In the pipeline's list of connections that wait for `advance`.
     pub(crate) listed: bool,
@@ -98,6 +103,8 @@ impl Connection {
             peer_closed_ns: None,
             local_closed_ns: None,
             closed: None,
+            told: (header.time_ns, received, sent),
+            upper_layer: false,
             http: Conversation::in_mid_stream(sample.role != Role::Unknown),
             listed: false,
             activity: 0,
@@ -113,6 +120,10 @@ impl Connection {
         if newly_lost.cast_signed() > 0 {
             out.counters.kernel_lost_samples += u64::from(newly_lost);
             self.lost = header.lost;
+        }
+        if sample.unseen == Unseen::UpperLayer && !self.upper_layer {
+            self.upper_layer = true;
+            out.counters.upper_layer_connections += 1;
         }
         match (self.layer, sample.layer) {
             (Layer::Socket, Layer::Socket) => {}
@@ -134,8 +145,14 @@ impl Connection {
             Kind::PeerClosed => note_first(&mut self.peer_closed_ns, header.time_ns),
             Kind::LocalClosed => note_first(&mut self.local_closed_ns, header.time_ns),
             Kind::Closed => {
-                self.closed = Some(Closed { time_ns: header.time_ns, received: header.seq, sent: header.other_seq });
+                // Plaintext has numbers of its own, whatever became of the socket.
+                let is_told = header.remote_port != 0 || self.layer != Layer::Socket;
+                let position = is_told.then_some((header.seq, header.other_seq));
+                self.closed = Some(Closed { time_ns: header.time_ns, position });
             }
+        }
+        if matches!(sample.kind, Kind::PeerClosed | Kind::LocalClosed) && header.time_ns >= self.told.0 {
+            self.told = (header.time_ns, header.seq, header.other_seq);
         }
         if let Some(moves) = &mut out.moves
             && !matches!(sample.kind, Kind::Received | Kind::Sent)
@@ -240,9 +257,9 @@ impl Connection {
     /// Whether everything that the kernel says has moved is in the account; by its last word, if that came.
     fn balances(&self, direction: Direction) -> bool {
         let stream = self.stream(direction);
-        let end = self.closed.map(|closed| match direction {
-            Direction::Received => closed.received,
-            Direction::Sent => closed.sent,
+        let end = self.closed.and_then(|closed| closed.position).map(|(received, sent)| match direction {
+            Direction::Received => received,
+            Direction::Sent => sent,
         });
         let last = end.map_or(stream.assembler.cursor(), |raw| stream.assembler.widen(raw));
         stream.account.balances(last, end.is_some() && self.layer == Layer::Socket)

@@ -38,6 +38,8 @@ counters! {
     tls_connections_read,
     /// Connections with TLS on which the client sent data that was not read, or not from the first byte on.
     tls_connections_unread,
+    /// Connections whose socket something in the kernel has (kTLS, MPTCP, a sockmap): what they carry is not seen.
+    upper_layer_connections,
     /// Headers of the PROXY protocol in front of a connection's first request.
     proxy_headers,
     /// Connections of role unknown on which the gateway is the client.

@@ -10,6 +10,7 @@ mod document;
 pub mod event;
 mod facts;
 pub mod headers;
+mod json;
 mod making;
 pub mod served;
 pub mod status;
@@ -226,9 +227,9 @@ impl Record {
     /// written.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let mut json = Vec::with_capacity(2048);
-        // Strings, numbers and maps of strings into memory: serde_json has no way to fail on these.
-        if serde_json::to_writer(&mut json, &self.document).is_err() {
+        let mut json = Vec::with_capacity(4096);
+        // Texts, integers and maps of texts: all that the writer knows, so it has no way to fail.
+        if json::write(&mut json, &self.document).is_err() {
             json.clear();
         }
         json

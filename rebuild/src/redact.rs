@@ -81,7 +81,7 @@ impl Redaction {
                 .and_then(|at| name.get(at..))
                 .is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
         };
-        NAMES.iter().any(|listed| equals(listed))
+        (may_be_listed(name) && NAMES.iter().any(|listed| equals(listed)))
             || ENDINGS.iter().any(ends)
             || self.extra_names.iter().any(|extra| equals(extra.trim()))
     }
@@ -145,9 +145,8 @@ impl Redaction {
     }
 
     fn scan(&self, text: &[u8], mut in_query: bool) -> String {
-        // Without one of these there is no name with a value, at no level of encoding. Most texts end here.
-        if memchr::memchr3(b'=', b':', b'%', text).is_none() {
-            return String::from_utf8_lossy(text).into_owned();
+        if self.stays(text, in_query) {
+            return lossy(text);
         }
         let text = without_user_information(text);
         let mut kept = Vec::with_capacity(text.len());
@@ -167,16 +166,112 @@ impl Redaction {
                     rest = rest.get(value..).unwrap_or_default();
                     name.clear();
                 }
-                b'?' | b'#' => {
-                    in_query = true;
-                    name.clear();
-                }
-                b'&' | b';' | b',' | b'=' | b':' | b'/' | b'"' | b'\'' | b'{' | b'(' | b'<' | b'>' => name.clear(),
-                byte if byte.is_ascii_whitespace() => name.clear(),
-                byte => name.push(byte),
+                byte => match ROLES.get(usize::from(byte)) {
+                    Some(Role::Opens) => {
+                        in_query = true;
+                        name.clear();
+                    }
+                    Some(Role::Sets | Role::Parts) => name.clear(),
+                    Some(Role::Named) | None => name.push(byte),
+                },
             }
         }
-        String::from_utf8_lossy(&kept).into_owned()
+        lossy(&kept)
+    }
+
+    /// Whether nothing of a text is cut, as far as can be seen at little cost. Most texts end here: without `=`, `:` and `%`
+    /// there is no name with a value, at no level of encoding; without `%` every name stands there as it is.
+    fn stays(&self, text: &[u8], mut in_query: bool) -> bool {
+        if memchr::memchr3(b'=', b':', b'%', text).is_none() {
+            return true;
+        }
+        if memchr::memchr(b'%', text).is_some() || memchr::memmem::find(text, b"://").is_some() {
+            return false;
+        }
+        let mut name_from = 0;
+        for (at, &byte) in text.iter().enumerate() {
+            match ROLES.get(usize::from(byte)) {
+                Some(Role::Sets) if in_query && self.covers(text.get(name_from..at).unwrap_or_default()) => {
+                    return false;
+                }
+                Some(Role::Sets | Role::Parts) => name_from = at + 1,
+                Some(Role::Opens) => (in_query, name_from) = (true, at + 1),
+                Some(Role::Named) | None => {}
+            }
+        }
+        true
+    }
+}
+
+/// What a byte of a text is to the names in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Part of a name, or of a value.
+    Named,
+    /// Between a name and its value; a name may also begin behind it.
+    Sets,
+    /// Behind it there are parameters.
+    Opens,
+    /// A name begins behind it.
+    Parts,
+}
+
+/// Of every byte.
+static ROLES: [Role; 256] = roles();
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler, for all 256 bytes"
+)]
+const fn roles() -> [Role; 256] {
+    let mut roles = [Role::Named; 256];
+    let mut at = 0;
+    while at < roles.len() {
+        roles[at] = match at as u8 {
+            b'=' | b':' => Role::Sets,
+            b'?' | b'#' => Role::Opens,
+            b'&' | b';' | b',' | b'/' | b'"' | b'\'' | b'{' | b'(' | b'<' | b'>' => Role::Parts,
+            byte if byte.is_ascii_whitespace() => Role::Parts,
+            _ => Role::Named,
+        };
+        at += 1;
+    }
+    roles
+}
+
+/// The first letters of [`NAMES`], by their lengths: most other names are told apart by that.
+static LISTED: [u32; LONGEST_NAME + 1] = listed();
+
+const LONGEST_NAME: usize = 32;
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would say so")]
+const fn listed() -> [u32; LONGEST_NAME + 1] {
+    let mut listed = [0; LONGEST_NAME + 1];
+    let mut at = 0;
+    while at < NAMES.len() {
+        let name = NAMES[at].as_bytes();
+        listed[name.len()] |= letter(name[0]);
+        at += 1;
+    }
+    listed
+}
+
+/// A bit for each letter, upper and lower case the same; bytes that are no letters share theirs.
+const fn letter(byte: u8) -> u32 {
+    1 << (byte & 0x1f)
+}
+
+fn may_be_listed(name: &[u8]) -> bool {
+    let letters = LISTED.get(name.len()).copied().unwrap_or_default();
+    name.first().is_some_and(|first| letters & letter(*first) != 0)
+}
+
+/// As `String::from_utf8_lossy`, and faster on text, which nearly everything is.
+pub(crate) fn lossy(text: &[u8]) -> String {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(text).into_owned(),
     }
 }
 
@@ -274,9 +369,9 @@ fn authorization(value: &[u8]) -> String {
                 kept.push_str(&match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.
                     b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
-                        format!("Credential={}", String::from_utf8_lossy(value))
+                        ["Credential=", &String::from_utf8_lossy(value)].concat()
                     }
-                    b"SignedHeaders" => format!("SignedHeaders={}", String::from_utf8_lossy(value)),
+                    b"SignedHeaders" => ["SignedHeaders=", &String::from_utf8_lossy(value)].concat(),
                     b"Credential" => format!("Credential={REDACTED}"),
                     b"Signature" => format!("Signature={REDACTED}"),
                     _ => REDACTED.to_owned(),
@@ -301,6 +396,37 @@ mod tests {
 
     fn text(text: &str) -> String {
         Redaction::default().text(text.as_bytes())
+    }
+
+    #[test]
+    fn every_listed_name_is_found_in_any_case() {
+        for name in NAMES {
+            assert!(Redaction::default().covers(name.as_bytes()), "{name}");
+            assert!(Redaction::default().covers(name.to_ascii_uppercase().as_bytes()), "{name}");
+            assert_eq!(text(&format!("?a=1&{name}=x")), format!("?a=1&{name}=*REDACTED*"));
+        }
+    }
+
+    #[test]
+    fn a_text_stays_only_if_the_whole_look_would_cut_nothing() {
+        let alphabet = ["token", "a", "=", ":", "?", "#", "&", "/", " ", "'", "{", "code", "\u{e4}", ";"];
+        // Every text of up to four of these.
+        let mut texts = vec![String::new()];
+        for _ in 0..4 {
+            let longer = texts.iter().flat_map(|text| alphabet.map(|word| format!("{text}{word}")));
+            texts = longer.chain(texts.clone()).collect();
+            texts.sort_unstable();
+            texts.dedup();
+        }
+        let redaction = Redaction::default();
+        for (text, in_query) in texts.iter().flat_map(|text| [(text, true), (text, false)]) {
+            // An encoded letter, which means the same, keeps the short look away.
+            let encoded = format!("{text}&%61");
+            let whole = redaction.scan(encoded.as_bytes(), in_query);
+            if redaction.stays(text.as_bytes(), in_query) {
+                assert_eq!(whole, encoded, "{in_query}");
+            }
+        }
     }
 
     #[test]

@@ -112,6 +112,12 @@ impl Daemon {
         }
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it says of itself now.
     ///
     /// # Errors
@@ -404,6 +410,14 @@ impl Status {
             loss.get("stage").is_some_and(|s| s == stage) && loss.get("cause").is_some_and(|c| c == cause)
         };
         losses.filter(of).filter_map(|loss| loss.get("count")?.as_u64()).sum()
+    }
+
+    /// How often something was lost at this stage, for any cause.
+    #[must_use]
+    pub fn lost_at(&self, stage: &str) -> u64 {
+        let losses = self.0.get("losses").and_then(Value::as_array).into_iter().flatten();
+        let of = losses.filter(|loss| loss.get("stage").is_some_and(|of| of == stage));
+        of.filter_map(|loss| loss.get("count")?.as_u64()).sum()
     }
 
     /// A record count of an endpoint: `waiting`, `delivered`, ...

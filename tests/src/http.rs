@@ -56,6 +56,14 @@ impl Connection {
     pub fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, stretched(PATIENCE))
             .with_context(|| format!("connecting {address}"))?;
+        Self::over(stream)
+    }
+
+    /// On a stream that is connected.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn over(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(stretched(PATIENCE)))?;
         stream.set_write_timeout(Some(stretched(PATIENCE)))?;

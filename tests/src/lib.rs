@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod expect;
 pub mod gateway;
 pub mod http;
+pub mod mptcp;
 pub mod need;
 pub mod patience;
 pub mod record;

@@ -83,6 +83,15 @@ fn curl() -> Result<(), Missing> {
     }
 }
 
+/// The backends that a guest is for, or `all`; elsewhere it is not set.
+pub const GUEST: &str = "S3AUDITD_GUEST";
+
+/// Whether this machine is a guest that was started for the suite: nobody else uses it.
+#[must_use]
+pub fn is_guest() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
 /// The path in an environment variable that `cargo xtask test` sets.
 ///
 /// # Errors

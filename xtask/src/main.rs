@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door to building, running and testing s3auditd. One file per command.
 
+mod apt;
 mod bench;
 mod corpus;
 mod fetch;
@@ -27,7 +28,7 @@ enum Command {
     Setup,
     /// Builds the daemon and runs it with privileges; `--demo` shows it at work on a gateway of its own
     Run(run::Args),
-    /// Runs all tests: format, lints, unit tests, then end to end on this machine's kernel
+    /// Runs all tests: format, lints, unit tests, end to end on this machine's kernel, then on others in guests
     Test(test::Args),
     /// Measures what the probes cost, with and without the daemon
     Bench(bench::Args),

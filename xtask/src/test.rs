@@ -15,9 +15,14 @@ pub(crate) struct Args {
     /// Leave out the unit tests
     #[arg(long)]
     no_unit: bool,
-    /// Leave out the end-to-end tests, which need root and fetch gateways and clients
+    /// Leave out the end-to-end tests, which need root and fetch gateways and clients; and the matrix, which runs some of
+    /// them in guests
     #[arg(long)]
     no_e2e: bool,
+    /// Leave out the matrix of kernels and backends, which runs last and fetches QEMU and kernels; with a filter it is
+    /// left out anyway, unless `--vm` asks for it alone
+    #[arg(long, conflicts_with = "vm")]
+    no_vm: bool,
     #[command(flatten)]
     vm: vm::Args,
 }
@@ -28,6 +33,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return vm::run(&args.vm, args.filter.as_deref());
     }
     let started = Instant::now();
+    let matrix = !args.no_e2e && !args.no_vm && args.filter.is_none();
+    if matrix {
+        // It comes last: a machine that cannot have it says so at once.
+        step("fetch QEMU and kernels (--no-vm leaves out what needs them)");
+        vm::fetch()?;
+    }
     if !args.no_lint {
         step("format");
         succeed(cargo().args(["fmt", "--all", "--check"]))?;
@@ -46,6 +57,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if !args.no_e2e {
         end_to_end(args)?;
+    }
+    if matrix {
+        step("kernels and backends in guests");
+        vm::run(&args.vm, None)?;
     }
     step(&format!("all passed in {} s", started.elapsed().as_secs()));
     Ok(())

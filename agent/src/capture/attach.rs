@@ -3,16 +3,17 @@
 use super::{
     backend::{BACKENDS, Backend},
     btf::{BtfError, KERNEL_BTF, KernelTypes},
+    kfunc,
 };
 use crate::config::BackendChoice;
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use s3auditd_common::{
-    counters::{COPYING_PROGRAMS, PROGRAMS},
+    counters::{PROGRAMS, copying_programs},
     settings::{ABSENT, Constants, Offsets, PortBitmap},
 };
 use std::{io, path::Path};
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s3auditd-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/s3auditd-ebpf"));
 
 /// Why nothing is captured.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,7 @@ pub(super) struct Plan<'a> {
     pub backend: BackendChoice,
     pub ports: &'a [u16],
     pub max_connections: u32,
+    pub tls: bool,
     pub possible_cpus: u32,
 }
 
@@ -147,7 +149,7 @@ fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets:
     if let Some(reason) = backend.ruled_out(types) {
         return Err(Refusal::Backend(reason));
     }
-    let constants = constants(types, backend.needs_own_numbers(types)).map_err(Refusal::Everything)?;
+    let constants = constants(types, backend.needs_own_numbers(types), plan.tls).map_err(Refusal::Everything)?;
     let load_failed = |error: &dyn std::error::Error| Refusal::Everything(AttachError::Load(chain(error)));
     let btf = Btf::from_sys_fs().map_err(|error| load_failed(&error))?;
     let mut ebpf = EbpfLoader::new()
@@ -157,10 +159,12 @@ fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets:
         .map_max_entries("CONNECTIONS", plan.max_connections)
         // Besides connections, those that the gateway opens from a watched port.
         .map_max_entries("NUMBERS", if constants.own_numbers == 0 { 1 } else { plan.max_connections.saturating_mul(2) })
+        // A thread for each direction of a connection may be in a call.
+        .map_max_entries("IN_FLIGHT", if backend.notes_calls() { plan.max_connections.saturating_mul(2) } else { 1 })
         .map_max_entries("WINDOWS", plan.max_connections.saturating_mul(2))
-        .map_max_entries("SCRATCH", plan.possible_cpus * COPYING_PROGRAMS)
+        .map_max_entries("SCRATCH", plan.possible_cpus * constants.buffers)
         .map_max_entries("HEADERS", plan.possible_cpus * PROGRAMS)
-        .load(OBJECT)
+        .load(&kfunc::resolved(OBJECT, types, constants.chances > 1))
         .map_err(|error| load_failed(&error))?;
     // Before the first program runs.
     set_ports(&mut ebpf, plan.ports).map_err(|error| load_failed(&error))?;
@@ -168,14 +172,17 @@ fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets:
     Ok(ebpf)
 }
 
-fn constants(types: &KernelTypes, own_numbers: bool) -> Result<Constants, AttachError> {
+fn constants(types: &KernelTypes, own_numbers: bool, tls: bool) -> Result<Constants, AttachError> {
     let value = |structure, path| types.enumerator(structure, path).ok_or(AttachError::Structure { structure, path });
     // Before 5.14 the type is a bit, and the lowest bit is the direction.
     let is_bit = types.offset("msghdr", "msg_iter.iter_type").is_none();
+    let chances = super::backend::chances(types);
     Ok(Constants {
         agent_tgid: std::process::id(),
         sock_done_bit: value("sock_flags", "SOCK_DONE")?,
         own_numbers: u32::from(own_numbers),
+        chances,
+        buffers: copying_programs(chances, tls),
         receive_parameters: types.parameters("tcp_recvmsg").and_then(|n| u32::try_from(n).ok()).unwrap_or(ABSENT),
         iter_mask: if is_bit { 0xfe } else { 0xff },
         iter_iovec: value("iter_type", "ITER_IOVEC")?,

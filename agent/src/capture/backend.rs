@@ -6,6 +6,7 @@ use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, FExit, KProbe, ProgramError},
 };
+use s3auditd_common::counters::CHANCES;
 
 /// Every way, best first. They are tried by loading, not by kernel version.
 pub(super) const BACKENDS: &[Backend] = &[
@@ -38,6 +39,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             Hook::new("probe_receive", Place::Probe, "tcp_recvmsg"),
             Hook::new("probe_send", Place::Probe, "tcp_sendmsg"),
             Hook { optional: true, ..Hook::new("probe_send_pages", Place::Probe, "tcp_sendpage") },
+            Hook { optional: true, ..Hook::tracepoint("thread_ended", "sched_process_exit") },
         ],
         knows_types: false,
         reads_registers: false,
@@ -105,7 +107,19 @@ impl Hook {
 
     fn attach(&self, ebpf: &mut Ebpf, btf: &Btf, types: &KernelTypes) -> Result<(), ProgramError> {
         let bounded = if self.walks && !has_helper(types, "bpf_loop") { "_bounded" } else { "" };
-        let program = ebpf.program_mut(&format!("{}{bounded}", self.program)).ok_or(ProgramError::NotLoaded)?;
+        self.attach_one(&format!("{}{bounded}", self.program), ebpf, btf)?;
+        if self.place == Place::Tracepoint && chances(types) > 1 {
+            // Not every program has further ones.
+            let further = FURTHER.map(|further| format!("{}{further}", self.program));
+            for program in further.iter().filter(|program| ebpf.program(program).is_some()).collect::<Vec<_>>() {
+                self.attach_one(program, ebpf, btf)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_one(&self, program: &str, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), ProgramError> {
+        let program = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
         match self.place {
             Place::Tracepoint => {
                 let program: &mut BtfTracePoint = program.try_into()?;
@@ -145,6 +159,11 @@ impl Backend {
         })
     }
 
+    /// Whether it notes at a call's entry what it needs at the return.
+    pub fn notes_calls(&self) -> bool {
+        self.choice == BackendChoice::Kprobe
+    }
+
     /// Whether sockets need numbers of our own.
     pub fn needs_own_numbers(&self, types: &KernelTypes) -> bool {
         !self.knows_types || !has_helper(types, "bpf_get_socket_ptr_cookie")
@@ -158,6 +177,23 @@ impl Backend {
         }
         Ok(())
     }
+}
+
+/// How the programs of further chances end in name.
+const FURTHER: [&str; CHANCES as usize - 1] = ["_second", "_third"];
+
+/// The program that is the first chance of the same event.
+pub(super) fn first_of(program: &str) -> &str {
+    FURTHER.iter().find_map(|further| program.strip_suffix(further)).unwrap_or(program)
+}
+
+/// How many programs are attached to a tracepoint: several where the kernel skips one that it has preempted on the same
+/// CPU. Such tracepoints wait by SRCU in its fast kind (docs/decisions/0006-programs-alone.md); earlier ones had SRCU only
+/// beside what switches preemption off.
+pub(super) fn chances(types: &KernelTypes) -> u32 {
+    let preemptible =
+        types.has_variable("tracepoint_srcu_srcu_data") && types.parameters("init_srcu_struct_fast").is_some();
+    if preemptible { CHANCES } else { 1 }
 }
 
 /// Whether the kernel has a helper, by the name of the function behind it.

@@ -20,6 +20,7 @@ enum Kind {
     Enumeration,
     Typedef,
     Function,
+    Variable,
 }
 
 enum Type {
@@ -124,6 +125,12 @@ impl KernelTypes {
                     declare(Kind::Typedef);
                     Type::Alias(size_or_type)
                 }
+                // with its linkage
+                14 => {
+                    declare(Kind::Variable);
+                    cursor.skip(4);
+                    Type::Other
+                }
                 12 => {
                     declare(Kind::Function);
                     Type::Function(size_or_type)
@@ -139,8 +146,8 @@ impl KernelTypes {
                     cursor.skip(match kind {
                         // pointer, forward, float
                         2 | 7 | 16 => 0,
-                        // integer, variable, declaration tag
-                        1 | 14 | 17 => 4,
+                        // integer, declaration tag
+                        1 | 17 => 4,
                         3 => 12,
                         // data section, 64-bit enumeration: 12 bytes an entry
                         15 | 19 => 12 * index(count),
@@ -181,6 +188,19 @@ impl KernelTypes {
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.by_name.contains_key(&(Kind::Typedef, format!("btf_trace_{name}")))
+    }
+
+    /// The number by which the kernel's types know that function.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let id = *self.by_name.get(&(Kind::Function, name.to_owned()))?;
+        u32::try_from(id).ok()
+    }
+
+    /// Whether the kernel's types tell of that variable; of most kernels they do so for each CPU's own ones.
+    #[must_use]
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.by_name.contains_key(&(Kind::Variable, name.to_owned()))
     }
 
     /// How many parameters that function has; None: there is no such function.

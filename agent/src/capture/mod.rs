@@ -1,6 +1,6 @@
 //! From kernel programs to samples: load, attach, drain.
 //!
-//! `attach` puts the best backend into the kernel, `ring` reads what it emits, `grace` tells from when on nothing more
+//! `attach` puts the best backend into the kernel, `rings` has what it emits, a `ring` for each CPU, `grace` tells from when on nothing more
 //! can come, `sockets` what was there before, `listeners` who serves now,
 //! `cgroups` where, `tls` what their TLS library has. Only this folder talks to the kernel.
 
@@ -9,8 +9,11 @@ mod backend;
 mod btf;
 pub mod cgroups;
 mod grace;
+mod kfunc;
 mod listeners;
+mod missed;
 mod ring;
+mod rings;
 pub mod sockets;
 pub mod status;
 mod tls;
@@ -24,14 +27,14 @@ use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, PerCpuArray},
-    programs::{Program, ProgramError},
+    programs::Program,
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
 use listeners::Listeners;
-use ring::{Entry, Ring};
+use rings::{CpuRead, Rings};
 use s3auditd_common::{
-    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS},
+    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, counter_slot},
     sample::{Direction, Window, window_key},
 };
 use s3auditd_rebuild::sample::Sample;
@@ -72,8 +75,8 @@ fn plan(settings: &CaptureSettings) -> Result<Plan<'_>, AttachError> {
     let possible_cpus = aya::util::nr_cpus()
         .map_err(|(_, source)| AttachError::System { what: "the number of possible CPUs", source })?;
     let possible_cpus = u32::try_from(possible_cpus).unwrap_or(u32::MAX / PROGRAMS);
-    let CaptureSettings { backend, ports, max_connections, .. } = settings;
-    Ok(Plan { backend: *backend, ports, max_connections: *max_connections, possible_cpus })
+    let CaptureSettings { backend, ports, max_connections, tls, .. } = settings;
+    Ok(Plan { backend: *backend, ports, max_connections: *max_connections, tls: *tls, possible_cpus })
 }
 
 /// Programs in the kernel and the rings they fill. Dropping it detaches them; nothing is pinned.
@@ -82,14 +85,15 @@ pub struct Capture {
     backend: &'static str,
     reason: String,
     ebpf: Ebpf,
-    rings: Vec<Ring>,
+    rings: Rings,
     windows: Windows,
     counters: PerCpuArray<MapData, u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     grace: Grace,
     grace_wanted: bool,
-    cpus: BTreeMap<u32, CpuRead>,
     open_at_start: u64,
+    /// By program; asked for once, because it never changes.
+    verified_instructions: BTreeMap<String, u32>,
     listeners: Listeners,
     tls: Option<Tls>,
 }
@@ -110,46 +114,20 @@ impl Windows {
     }
 }
 
-/// What was read of one CPU's ring.
-#[derive(Default)]
-struct CpuRead {
-    read: u64,
-    read_bytes: u64,
-    undecodable: u64,
-    reported_lost: u64,
-}
-
-impl CpuRead {
-    /// Counted each time, said ever more rarely.
-    fn not_understood(&mut self, why: &dyn std::fmt::Display) {
-        self.undecodable += 1;
-        if self.undecodable.is_power_of_two() {
-            warn!(total = self.undecodable, "a ring record is no sample: {why}");
-        }
-    }
-}
-
 impl Capture {
     /// Loads, attaches and opens the rings.
     ///
     /// # Errors
     /// See [`AttachError`].
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
-        let online = aya::util::online_cpus()
-            .map_err(|(_, source)| AttachError::System { what: "the list of online CPUs", source })?;
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
         let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan(&settings)?)?;
 
-        let events = match ebpf.map("EVENTS") {
+        let events = match ebpf.take_map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,
             _ => return Err(AttachError::Load("the object has no perf event array EVENTS".to_owned())),
         };
-        let mut rings = Vec::new();
-        for cpu in online {
-            let ring = Ring::open(events, cpu, settings.ring_bytes, settings.ring_watermark_bytes)
-                .map_err(|source| AttachError::Ring { cpu, ring_bytes: settings.ring_bytes, source })?;
-            rings.push(ring);
-        }
+        let rings = Rings::open(events, settings.ring_bytes, settings.ring_watermark_bytes)?;
         let map_failed = |error: aya::maps::MapError| AttachError::Load(error.to_string());
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
         let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
@@ -171,7 +149,7 @@ impl Capture {
         let open_at_start = sockets::open_connections(&settings.ports);
         let listeners =
             Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
-        let cpus = rings.iter().map(|ring| (ring.cpu(), CpuRead::default())).collect();
+        let verified_instructions = verified_instructions(&ebpf);
         Ok(Self {
             settings,
             backend,
@@ -183,8 +161,8 @@ impl Capture {
             logger,
             grace,
             grace_wanted: true,
-            cpus,
             open_at_start,
+            verified_instructions,
             listeners,
             tls,
         })
@@ -192,7 +170,7 @@ impl Capture {
 
     /// Waits until there is enough to read, at most `timeout`.
     pub fn wait(&self, timeout: Duration) {
-        ring::wait(&self.rings, timeout);
+        self.rings.wait(timeout);
     }
 
     /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
@@ -204,25 +182,7 @@ impl Capture {
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
-        for ring in &mut self.rings {
-            let cpu = self.cpus.entry(ring.cpu()).or_default();
-            let before = cpu.read;
-            ring.drain(|entry| match entry {
-                Entry::Sample(bytes) => {
-                    cpu.read += 1;
-                    match Sample::parse(bytes) {
-                        Ok(sample) => {
-                            cpu.read_bytes += (size_of_val(&sample.header) + sample.payload.len()) as u64;
-                            each(&sample, windows);
-                        }
-                        Err(error) => cpu.not_understood(&error),
-                    }
-                }
-                Entry::Lost(count) => cpu.reported_lost += count,
-                Entry::Nonsense(bytes) => cpu.not_understood(&format_args!("{bytes} bytes of a ring make no sense")),
-            });
-            self.grace_wanted |= cpu.read != before;
-        }
+        self.grace_wanted |= self.rings.drain(passed, |sample| each(sample, windows));
         // One more period after the last sample, so that its time is passed too.
         if std::mem::take(&mut self.grace_wanted) {
             self.grace.request();
@@ -231,6 +191,18 @@ impl Capture {
             logger.flush();
         }
         passed
+    }
+
+    /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted.
+    pub fn follow_cpus(&mut self) {
+        let counters = &self.counters;
+        self.grace_wanted |= self.rings.follow(|| refused_by_cpu(counters));
+    }
+
+    /// How many CPUs have a ring.
+    #[must_use]
+    pub fn rings(&self) -> usize {
+        self.rings.len()
     }
 
     /// See [`Windows`].
@@ -268,9 +240,9 @@ impl Capture {
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
-            missed_runs: self.missed_runs(),
+            missed_runs: missed::runs(&self.ebpf),
+            verified_instructions: self.verified_instructions.clone(),
             tls: self.tls.as_ref().map(Tls::status).unwrap_or_default(),
-            verified_instructions: self.verified_instructions(),
         }
     }
 
@@ -284,53 +256,45 @@ impl Capture {
                 .filter_map(|bank| bank.get(counter as usize)?.as_ref()?.get(cpu as usize).copied())
                 .fold(0, u64::wrapping_add)
         };
-        let cpus = self.cpus.iter().map(|(cpu, read)| CpuStatus {
-            cpu: *cpu,
-            emitted: value(KernelCounter::Emitted, *cpu),
-            read: read.read,
-            read_bytes: read.read_bytes,
-            undecodable: read.undecodable,
-            reported_lost: read.reported_lost,
-            counters: KernelCounter::ALL
-                .iter()
-                .filter(|counter| **counter != KernelCounter::Emitted)
-                .map(|counter| (counter.name().to_owned(), value(*counter, *cpu)))
-                .collect(),
+        // A CPU without a ring is there once it has lost something.
+        let possible = slots.iter().flatten().map(|values| values.len()).max().unwrap_or_default();
+        let cpus = (0..u32::try_from(possible).unwrap_or(u32::MAX)).filter_map(|cpu| {
+            let counters = KernelCounter::ALL.iter().map(|counter| (*counter, value(*counter, cpu)));
+            let counted = counters.clone().any(|(_, count)| count != 0);
+            let CpuRead { read, read_bytes, undecodable, reported_lost } =
+                self.rings.read(cpu).or_else(|| counted.then(CpuRead::default))?;
+            let others = counters.filter(|(counter, _)| *counter != KernelCounter::Emitted);
+            Some(CpuStatus {
+                cpu,
+                emitted: value(KernelCounter::Emitted, cpu),
+                read,
+                read_bytes,
+                undecodable,
+                reported_lost,
+                counters: others.map(|(counter, count)| (counter.name().to_owned(), count)).collect(),
+            })
         });
         cpus.collect()
     }
-
-    fn missed_runs(&self) -> BTreeMap<String, u64> {
-        self.ebpf
-            .programs()
-            .filter_map(|(name, program)| Some((name.to_owned(), missed_runs_of(program).ok()?)))
-            .collect()
-    }
-
-    fn verified_instructions(&self) -> BTreeMap<String, u32> {
-        let count = |program: &Program| program.info().ok()?.verified_instruction_count();
-        self.ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
-    }
 }
 
-/// `recursion_misses`: times that the kernel did not run a program because it was running already on that CPU.
-#[expect(unsafe_code, reason = "aya does not show this field of the kernel's program information")]
-fn missed_runs_of(program: &Program) -> Result<u64, ProgramError> {
-    use std::os::fd::{AsFd as _, AsRawFd as _};
-    #[repr(C)]
-    struct ObjectInfo {
-        fd: u32,
-        len: u32,
-        info: u64,
+/// Of each program, where the kernel counts them.
+fn verified_instructions(ebpf: &Ebpf) -> BTreeMap<String, u32> {
+    let count = |program: &Program| program.info().ok()?.verified_instruction_count();
+    ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
+}
+/// Samples that the ring of each possible CPU refused.
+fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {
+    let mut sum = Vec::new();
+    for program in 0..PROGRAMS {
+        let values = counters.get(&counter_slot(program, KernelCounter::LostRingRefused), 0);
+        let values = values.iter().flat_map(|values| values.iter().copied());
+        for (cpu, value) in values.enumerate() {
+            sum.resize(sum.len().max(cpu + 1), 0);
+            if let Some(sum) = sum.get_mut(cpu) {
+                *sum += value;
+            }
+        }
     }
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-    let fd = program.fd()?.as_fd().as_raw_fd();
-    // SAFETY: plain integers, for which zero is a value.
-    let mut info: aya_obj::generated::bpf_prog_info = unsafe { std::mem::zeroed() };
-    let len = u32::try_from(size_of_val(&info)).unwrap_or(0);
-    let attr = ObjectInfo { fd: fd.cast_unsigned(), len, info: &raw mut info as u64 };
-    // SAFETY: the kernel writes at most `len` bytes to `info`, which lives through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<ObjectInfo>()) };
-    if result == 0 { Ok(info.recursion_misses) } else { Err(ProgramError::IOError(std::io::Error::last_os_error())) }
+    sum
 }

@@ -21,7 +21,8 @@ pub struct CaptureStatus {
     pub open_at_start: u64,
     /// Windows that the kernel's table had no room for: more of a body crosses the ring than need be.
     pub failed_windows: u64,
-    /// Times that the kernel skipped a program (`recursion_misses`), by program.
+    /// Times that the kernel skipped every program of an event (`recursion_misses`), by program; where an event has several,
+    /// at most that many.
     pub missed_runs: BTreeMap<String, u64>,
     /// Each process that serves a watched port, and whether its TLS is read. Empty when that is switched off.
     pub tls: Vec<TlsStatus>,

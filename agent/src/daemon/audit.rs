@@ -123,6 +123,7 @@ impl Audit {
             self.capture.wait(self.flush);
             self.turn();
             if self.published.elapsed() >= PUBLISH_EVERY {
+                self.capture.follow_cpus();
                 let status = self.capture.status();
                 self.speak(&status);
                 self.publish(status);

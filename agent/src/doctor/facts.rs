@@ -176,7 +176,7 @@ fn tried(settings: CaptureSettings) -> (Backends, Result<Captured, Failed>) {
     let backends = backends.into_iter().map(|(name, tried)| (name.to_owned(), tried)).collect();
     let captured = Capture::start(settings).map(|mut capture| {
         let status = capture.status();
-        Captured { backend: status.backend, reason: status.backend_reason, rings: status.cpus.len() }
+        Captured { backend: status.backend, reason: status.backend_reason, rings: capture.rings() }
     });
     (backends, captured.map_err(failed))
 }

@@ -58,8 +58,9 @@ pub struct NodeCounts<'a> {
     pub received: LostBytes,
     /// The same of the other direction.
     pub sent: LostBytes,
-    /// Runs of programs that the kernel skipped: nobody knows what they would have seen.
-    pub missed_runs: u64,
+    /// Runs of programs that the kernel skipped, and calls that they could not follow, by cause: nobody knows what they
+    /// would have seen.
+    pub missed: &'a [(&'static str, u64)],
 }
 
 /// Lost bytes of one direction.
@@ -277,7 +278,7 @@ struct Admitted {
     received: u64,
     sent: u64,
     operations: u64,
-    missed_runs: u64,
+    missed: BTreeMap<&'static str, u64>,
     looked_ns: Option<u64>,
 }
 
@@ -338,10 +339,12 @@ impl GapBook {
             let entry = Entry { bytes, operations_max: Some(operations), ..Entry::new(since_ns, now_ns) };
             self.add(Key::Sum { stage, cause: "unattributed", bounded: true }, entry);
         }
-        let runs = grow(&mut self.node.missed_runs, counts.missed_runs);
-        if runs > 0 {
-            let entry = Entry { samples: runs, operations_max: None, ..Entry::new(since_ns, now_ns) };
-            self.add(Key::Sum { stage, cause: "missed_runs", bounded: false }, entry);
+        for &(cause, missed) in counts.missed {
+            let new = grow(self.node.missed.entry(cause).or_default(), missed);
+            if new > 0 {
+                let entry = Entry { samples: new, operations_max: None, ..Entry::new(since_ns, now_ns) };
+                self.add(Key::Sum { stage, cause, bounded: false }, entry);
+            }
         }
     }
 

@@ -11,9 +11,9 @@ mod tls;
 
 use crate::{
     emit::Origin,
-    kernel::{Sock, TcpSock},
+    kernel::{Sock, TcpSock, constant},
     maps::count,
-    payload::{Call, Source, take},
+    payload::{Call, Source, take, tell},
     watch::{layer_of, state_of, watched},
 };
 use core::ffi::c_void;
@@ -54,29 +54,46 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     let Some(cookie) = sock.cookie() else { return count(program, KernelCounter::TableFull, 1) };
     let cookie = cookie.get();
     let Ok(state) = state_of(program, cookie) else { return };
+    let (end, other_seq) = match direction {
+        Direction::Received => (tcp.received_to(), tcp.sent_to()),
+        Direction::Sent => (tcp.sent_to(), tcp.received_to()),
+    };
+    if let Some(state) = state
+        && constant(|c| &c.chances) > 1
+    {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        let done = unsafe {
+            match direction {
+                Direction::Received => &raw mut (*state.as_ptr()).done[0],
+                Direction::Sent => &raw mut (*state.as_ptr()).done[1],
+            }
+        };
+        // SAFETY: as above. Two threads that move bytes of one direction race here as they do for their places.
+        unsafe {
+            // One program after the other runs for the same call, in the same task.
+            if program.is_further_chance() && *done == end {
+                return;
+            }
+            *done = end;
+        }
+    }
+    // Behind the mark: a call that several programs see is counted once.
     if layer_of(state) as u8 != Layer::Socket as u8 {
         // Its plaintext is read where the gateway has it.
         return count(program, KernelCounter::CiphertextBytes, result as u64);
     }
     let origin = Origin { tcp, cookie, port, state, program, layer: Layer::Socket };
-    // An upper layer's lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
-    let upper_layer = tcp.has_upper_layer();
-    let len = if upper_layer { 0 } else { result as u32 };
-    let (end, other_seq) = match direction {
-        Direction::Received => (tcp.received_to(), tcp.sent_to()),
-        Direction::Sent => (tcp.sent_to(), tcp.received_to()),
-    };
+    if tcp.has_upper_layer() {
+        // Its lengths and the socket's sequence numbers count different bytes: say that it is there, no more.
+        // SAFETY: the caller upholds it.
+        return unsafe { tell(context, &origin, direction, end, other_seq, Unseen::UpperLayer) };
+    }
+    let len = result as u32;
     let call = Call { direction, seq: end.wrapping_sub(len), len, other_seq };
     // SAFETY: the caller upholds it.
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
-            if upper_layer {
-                Source::nowhere(Unseen::UpperLayer)
-            } else if flags & MSG_TRUNC != 0 {
-                Source::nowhere(Unseen::NoBuffer)
-            } else {
-                source(tcp)
-            }
+            if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) }
         });
     }
 }

@@ -3,22 +3,26 @@
 //! At the return a kprobe knows nothing but the result, so the entry notes what was asked for. Should the kernel skip
 //! either run, the other must not be taken for its counterpart: the entry notes also where the stream stood, and the
 //! return compares.
+//!
+//! The kernel keeps a fixed number of places for functions that have been entered and not left (ten, or two for each CPU
+//! if that is more: `register_kretprobe` in `kernel/kprobes.c`). A receive that waits for its peer holds one. Of the calls
+//! beyond them nobody tells the return: their notes stay, and are counted when the thread's next call or its end finds them.
 
 use super::{Moved, moved};
 use crate::{
     kernel::{Message, Sock, TcpSock, constant},
-    maps::IN_FLIGHT,
+    maps::{IN_FLIGHT, count},
     payload::Source,
     watch::watched,
 };
 use aya_ebpf::{
     EbpfContext as _,
     helpers::bpf_get_current_pid_tgid,
-    macros::{kprobe, kretprobe},
-    programs::{ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, kprobe, kretprobe},
+    programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
 };
 use s3auditd_common::{
-    counters::Program,
+    counters::{KernelCounter, Program},
     sample::{Direction, Unseen},
 };
 
@@ -41,17 +45,17 @@ pub struct InFlight {
 
 #[kprobe]
 pub fn probe_receive(context: ProbeContext) -> u32 {
-    enter(&context, Direction::Received, context.arg(1).unwrap_or(0))
+    enter(&context, Program::Received, Direction::Received, context.arg(1).unwrap_or(0))
 }
 
 #[kprobe]
 pub fn probe_send(context: ProbeContext) -> u32 {
-    enter(&context, Direction::Sent, context.arg(1).unwrap_or(0))
+    enter(&context, Program::Sent, Direction::Sent, context.arg(1).unwrap_or(0))
 }
 
 #[kprobe]
 pub fn probe_send_pages(context: ProbeContext) -> u32 {
-    enter(&context, Direction::Sent, 0)
+    enter(&context, Program::PagesSent, Direction::Sent, 0)
 }
 
 #[kretprobe]
@@ -85,6 +89,17 @@ pub fn probe_sent_pages(context: RetProbeContext) -> u32 {
     0
 }
 
+/// The thread is gone, so no call of it is in flight (`sched_process_exit`).
+#[btf_tracepoint]
+pub fn thread_ended(_: BtfTracePointContext) -> i32 {
+    for direction in [Direction::Received, Direction::Sent] {
+        if IN_FLIGHT.remove(key(direction)).is_ok() {
+            count(Program::ThreadEnded, KernelCounter::MissedReturns, 1);
+        }
+    }
+    0
+}
+
 /// Thread and direction.
 #[inline(always)]
 fn key(direction: Direction) -> u64 {
@@ -99,8 +114,9 @@ fn position(tcp: TcpSock, direction: Direction) -> u32 {
     }
 }
 
+/// It counts where the program at the return does: kprobes of one CPU do not run while another one does.
 #[inline(always)]
-fn enter(context: &ProbeContext, direction: Direction, message: u64) -> u32 {
+fn enter(context: &ProbeContext, program: Program, direction: Direction, message: u64) -> u32 {
     let address: u64 = context.arg(0).unwrap_or(0);
     // SAFETY: the first argument is a `struct sock *`.
     let Some((tcp, _)) = watched(unsafe { Sock::untyped(address) }) else { return 0 };
@@ -113,7 +129,14 @@ fn enter(context: &ProbeContext, direction: Direction, message: u64) -> u32 {
         seq: position(tcp, direction),
         reserved: 0,
     };
-    let _full_shows_as_a_hole = IN_FLIGHT.insert(key(direction), call, 0);
+    let key = key(direction);
+    // A thread makes one call at a time: what is noted there is over, and its bytes are a hole.
+    if IN_FLIGHT.get_ptr(key).is_some() {
+        count(program, KernelCounter::MissedReturns, 1);
+    }
+    if IN_FLIGHT.insert(key, call, 0).is_err() {
+        count(program, KernelCounter::NotesRefused, 1);
+    }
     0
 }
 

@@ -20,12 +20,42 @@ use s3auditd_common::{
 
 #[btf_tracepoint]
 pub fn socket_received(context: BtfTracePointContext) -> i32 {
-    ended(&context, Program::Received, Direction::Received, context.arg(2))
+    received(&context, 0)
+}
+
+#[btf_tracepoint]
+pub fn socket_received_second(context: BtfTracePointContext) -> i32 {
+    received(&context, 1)
+}
+
+#[btf_tracepoint]
+pub fn socket_received_third(context: BtfTracePointContext) -> i32 {
+    received(&context, 2)
 }
 
 #[btf_tracepoint]
 pub fn socket_sent(context: BtfTracePointContext) -> i32 {
-    ended(&context, Program::Sent, Direction::Sent, 0)
+    sent(&context, 0)
+}
+
+#[btf_tracepoint]
+pub fn socket_sent_second(context: BtfTracePointContext) -> i32 {
+    sent(&context, 1)
+}
+
+#[btf_tracepoint]
+pub fn socket_sent_third(context: BtfTracePointContext) -> i32 {
+    sent(&context, 2)
+}
+
+#[inline(always)]
+fn received(context: &BtfTracePointContext, chance: u32) -> i32 {
+    ended(context, Program::received(chance), Direction::Received, context.arg(2))
+}
+
+#[inline(always)]
+fn sent(context: &BtfTracePointContext, chance: u32) -> i32 {
+    ended(context, Program::sent(chance), Direction::Sent, 0)
 }
 
 /// Of a tracepoint `(struct sock *sk, int ret, int flags)`.

@@ -15,12 +15,22 @@ use s3auditd_common::{counters::Program, sample::Direction};
 
 #[btf_tracepoint]
 pub fn system_call_ended(context: BtfTracePointContext) -> i32 {
-    ended::<false>(&context)
+    ended::<false>(&context, 0)
+}
+
+#[btf_tracepoint]
+pub fn system_call_ended_second(context: BtfTracePointContext) -> i32 {
+    ended::<false>(&context, 1)
+}
+
+#[btf_tracepoint]
+pub fn system_call_ended_third(context: BtfTracePointContext) -> i32 {
+    ended::<false>(&context, 2)
 }
 
 #[btf_tracepoint]
 pub fn system_call_ended_bounded(context: BtfTracePointContext) -> i32 {
-    ended::<true>(&context)
+    ended::<true>(&context, 0)
 }
 
 /// Numbers of the calls that are looked at; those of plain reads and writes stand in `registers`.
@@ -32,7 +42,7 @@ const SENDMMSG: u64 = 307;
 
 /// Of a tracepoint `(struct pt_regs *regs, long ret)`.
 #[inline(always)]
-fn ended<const BOUNDED: bool>(context: &BtfTracePointContext) -> i32 {
+fn ended<const BOUNDED: bool>(context: &BtfTracePointContext, chance: u32) -> i32 {
     let result: i64 = context.arg(1);
     if result <= 0 {
         return 0;
@@ -71,8 +81,8 @@ fn ended<const BOUNDED: bool>(context: &BtfTracePointContext) -> i32 {
         _ => 0,
     };
     let program = match direction {
-        Direction::Received => Program::Received,
-        Direction::Sent => Program::Sent,
+        Direction::Received => Program::received(chance),
+        Direction::Sent => Program::sent(chance),
     };
     // SAFETY: what lies behind a socket's file is a `struct sock`.
     let sock = unsafe { Sock::untyped(address) };

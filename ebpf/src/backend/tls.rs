@@ -8,7 +8,7 @@ use crate::{
     kernel::{Sock, Task},
     maps::{WINDOWS, claim, count_unclaimed, release, tied_in},
     payload::{Call, Source, take},
-    watch::{state_of, watched},
+    watch::{NotOurs, state_of, watched},
 };
 use aya_ebpf::{
     EbpfContext as _, bindings::pt_regs, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext,
@@ -96,7 +96,7 @@ pub fn moved(context: &ProbeContext, told: Told, sock: Sock, plaintext: &Plainte
 /// [`state_of`], whose counts of rare cases go to a bank that another program may be adding to at this moment: they may
 /// come out too low.
 #[inline(always)]
-fn state_of_unclaimed(cookie: u64) -> Result<Option<NonNull<ConnectionState>>, crate::watch::NotAccepted> {
+fn state_of_unclaimed(cookie: u64) -> Result<Option<NonNull<ConnectionState>>, NotOurs> {
     state_of(Program::Plaintext0, cookie)
 }
 

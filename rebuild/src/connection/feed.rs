@@ -163,7 +163,7 @@ impl Connection {
             netns: self.netns,
             tgid: self.tgid,
             cgroup_id: self.cgroup_id,
-            comm: String::from_utf8_lossy(comm).into_owned(),
+            comm: crate::redact::lossy(comm),
             preexisting: self.role == Role::Unknown,
         };
         open.into_exchange(info, completion)

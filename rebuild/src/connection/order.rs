@@ -166,7 +166,9 @@ impl Connection {
     pub(super) fn fill_tail(&mut self, closed: Closed, out: &mut Outside<'_>) {
         self.anchor_at_the_first(out);
         self.pump(GiveUp::All(LossCause::Hole), out);
-        for (direction, raw) in [(Direction::Received, closed.received), (Direction::Sent, closed.sent)] {
+        let (_, told_received, told_sent) = self.told;
+        let (received, sent) = closed.position.unwrap_or((told_received, told_sent));
+        for (direction, raw) in [(Direction::Received, received), (Direction::Sent, sent)] {
             let stream = self.stream(direction);
             let (cursor, end) = (stream.assembler.cursor(), stream.assembler.widen(raw));
             // One more may be the FIN's own number: which close sent it is not always told.

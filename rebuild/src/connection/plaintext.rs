@@ -25,6 +25,7 @@ impl Connection {
         self.layer = layer;
         self.received = Stream::starting_at(0);
         self.sent = Stream::starting_at(0);
+        self.told = (time_ns, 0, 0);
         let (received, sent) = (self.received.assembler.cursor(), self.sent.assembler.cursor());
         self.anchor(received, sent);
         self.http = if whole {

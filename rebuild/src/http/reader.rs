@@ -103,6 +103,8 @@ impl HeadReader {
             used = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         }
         if !self.decided {
+            // Most heads come in one piece, with little behind them.
+            self.bytes.reserve(bytes.len().saturating_sub(used).min(USUAL_BYTES).min(max));
             for byte in bytes.get(used..).unwrap_or_default() {
                 match self.probe.push(*byte) {
                     Verdict::No => return (used, Event::Rejected),
@@ -155,6 +157,9 @@ impl HeadReader {
         empty
     }
 }
+
+/// Heads that are no longer than this are gathered without taking memory twice.
+const USUAL_BYTES: usize = 1024;
 
 /// The methods of RFC 9110 and PATCH; S3 knows no others.
 const METHODS: [&[u8]; 9] = [b"GET", b"PUT", b"HEAD", b"POST", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT", b"TRACE"];

@@ -1,6 +1,7 @@
 //! The JSON of a record, field by field; `docs/record.md` says what each means. What is not known is left out.
 
 use super::event::Kind;
+use super::headers::Texts;
 use super::{Number, RecordSettings};
 use crate::s3::claims::Claim;
 use serde::Serialize;
@@ -25,13 +26,13 @@ pub(super) struct Document {
     #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) request_header: Option<BTreeMap<String, String>>,
+    pub(super) request_header: Option<Texts>,
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
     pub(super) request_id: Option<String>,
-    #[serde(rename = "requestQuery", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) request_query: BTreeMap<String, String>,
+    #[serde(rename = "requestQuery", skip_serializing_if = "Texts::is_empty")]
+    pub(super) request_query: Texts,
     #[serde(rename = "responseHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) response_header: Option<BTreeMap<String, String>>,
+    pub(super) response_header: Option<Texts>,
     pub(super) s3auditd: Own,
     pub(super) time: String,
     #[serde(rename = "userAgent", skip_serializing_if = "Option::is_none")]

@@ -362,7 +362,7 @@ pub struct CoverageRecord {
     pub ports: Vec<CoveredPort>,
     /// Connections that were open before the probes.
     pub open_at_start: u64,
-    /// Connections that gave no records, by reason: `tls`, `http2`, `not_http`, `outgoing`, ...
+    /// Connections that gave no records, by reason: `tls`, `http2`, `not_http`, `outgoing`, `upper_layer`, ...
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unseen_connections: BTreeMap<&'static str, u64>,
     /// Runs of the kernel side's programs that the kernel skipped.

@@ -4,7 +4,7 @@
 use crate::http::head::Headers;
 use crate::redact::Redaction;
 use crate::s3::query::Query;
-use std::collections::BTreeMap;
+use serde::{Serialize, Serializer};
 
 /// How much text one map may hold, names and values together, in bytes. Heads themselves are bounded before; this
 /// bounds a record when that bound is set high.
@@ -13,13 +13,65 @@ pub const MAX_MAP_BYTES: usize = 64 * 1024;
 /// How long one name or one value may be, in bytes.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-/// A map of strings that knows whether anything was left out of it.
+/// Texts by their names, each name once, in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(Vec<(String, String)>);
+
+impl Texts {
+    /// Sorts what was gathered; the values of a name that repeats are joined by a comma, in their order.
+    fn of(mut gathered: Vec<(String, String)>) -> Self {
+        // Keeps the order of equals.
+        gathered.sort_by(|(one, _), (other, _)| one.cmp(other));
+        gathered.dedup_by(|(name, value), (kept, joined)| {
+            let repeats = name == kept;
+            if repeats {
+                joined.push(',');
+                joined.push_str(value);
+            }
+            repeats
+        });
+        Self(gathered)
+    }
+
+    /// The value of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| value.as_str())
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Serialize for Texts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+/// Texts, and whether anything was left out of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TextMap {
     /// What is written.
-    pub entries: BTreeMap<String, String>,
+    pub entries: Texts,
     /// A value was cut, or entries were left out.
     pub truncated: bool,
+}
+
+/// A map on its way.
+#[derive(Default)]
+struct Gathering {
+    texts: Vec<(String, String)>,
+    truncated: bool,
     bytes: usize,
 }
 
@@ -29,17 +81,17 @@ impl TextMap {
     pub fn of_request(headers: &Headers, redaction: &Redaction) -> Self {
         let left_out =
             |name: &[u8]| name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"transfer-encoding");
-        let mut map = Self::default();
+        let mut map = Gathering::of(headers.len());
         for (name, value) in headers.iter().filter(|(name, _)| !left_out(name)) {
             map.add(header_name(name, redaction), redaction.header(name, value));
         }
-        map
+        map.end()
     }
 
     /// A reply's headers. `ETag` keeps the spelling MinIO gives it and loses its quotes.
     #[must_use]
     pub fn of_response(headers: &Headers, redaction: &Redaction) -> Self {
-        let mut map = Self::default();
+        let mut map = Gathering::of(headers.len());
         for (name, value) in headers.iter() {
             if name.eq_ignore_ascii_case(b"etag") {
                 let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
@@ -48,18 +100,29 @@ impl TextMap {
                 map.add(header_name(name, redaction), redaction.header(name, value));
             }
         }
-        map
+        map.end()
     }
 
     /// A query's parameters.
     #[must_use]
     pub fn of_query(query: &Query, redaction: &Redaction) -> Self {
-        let mut map = Self::default();
+        let mut map = Gathering::default();
         for (name, value) in query.iter() {
             // A name may hold an encoded `name=value` of its own.
             map.add(redaction.text(name), redaction.parameter(name, value));
         }
-        map
+        map.end()
+    }
+}
+
+impl Gathering {
+    /// With room for so many.
+    fn of(entries: usize) -> Self {
+        Self { texts: Vec::with_capacity(entries), ..Self::default() }
+    }
+
+    fn end(self) -> TextMap {
+        TextMap { entries: Texts::of(self.texts), truncated: self.truncated }
     }
 
     fn add(&mut self, name: String, value: String) {
@@ -71,15 +134,7 @@ impl TextMap {
             return;
         }
         self.bytes = bytes;
-        match self.entries.get_mut(&name) {
-            Some(joined) => {
-                joined.push(',');
-                joined.push_str(&value);
-            }
-            None => {
-                self.entries.insert(name, value);
-            }
-        }
+        self.texts.push((name, value));
     }
 }
 
@@ -93,20 +148,42 @@ pub(super) fn cut(mut text: String, max_bytes: usize, truncated: &mut bool) -> S
 }
 
 fn header_name(name: &[u8], redaction: &Redaction) -> String {
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_token = |byte: &u8| TOKEN.get(usize::from(*byte)).is_some_and(|token| *token);
     if name.iter().all(is_token) { canonical(name) } else { redaction.text(name) }
+}
+
+/// Whether a byte may stand in a token (RFC 9110, 5.6.2).
+static TOKEN: [bool; 256] = token();
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler, for all bytes"
+)]
+const fn token() -> [bool; 256] {
+    let mut token = [false; 256];
+    let mut at = 0;
+    while at < token.len() {
+        token[at] = matches!(at as u8, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+            || (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    token
 }
 
 /// Go's `textproto.CanonicalMIMEHeaderKey`: the first letter and every letter behind a dash in upper case, the others
 /// in lower case.
 fn canonical(name: &[u8]) -> String {
+    let mut letters = name.to_ascii_lowercase();
     let mut upper = true;
-    let letters = name.iter().map(|&byte| {
-        let letter = if upper { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
-        upper = byte == b'-';
-        char::from(letter)
-    });
-    letters.collect()
+    for letter in &mut letters {
+        if upper {
+            letter.make_ascii_uppercase();
+        }
+        upper = *letter == b'-';
+    }
+    // A token is ASCII.
+    String::from_utf8(letters).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
 use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
 use super::event::Kind;
-use super::headers::{self, TextMap};
+use super::headers::{self, TextMap, Texts};
 use super::served::{Cgroups, Served};
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
 use crate::exchange::{BodyStart, Exchange};
@@ -102,7 +102,7 @@ impl Making<'_> {
             self.put_deletes(&mut own, deletes);
         }
         let mut api = Api { name: UNKNOWN_NAME.to_owned(), ..Api::default() };
-        let mut request_query = BTreeMap::new();
+        let mut request_query = Texts::default();
         let mut request_claims = BTreeMap::new();
         if let Some(asked) = self.asked.take() {
             request_claims = self.put_request(&mut own, &mut api, &asked);
@@ -116,8 +116,9 @@ impl Making<'_> {
         let response_header = response.map(|response| {
             self.map("responseHeader", TextMap::of_response(&response.headers, &self.settings.redaction))
         });
-        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").cloned());
-        let request_id = response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").cloned());
+        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").map(str::to_owned));
+        let request_id =
+            response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").map(str::to_owned));
         self.truncated.sort_unstable();
         self.truncated.dedup();
         own.truncated = self.truncated;
@@ -283,7 +284,7 @@ impl Making<'_> {
         own.delete_keys = keys.collect();
     }
 
-    fn map(&mut self, name: &'static str, map: TextMap) -> BTreeMap<String, String> {
+    fn map(&mut self, name: &'static str, map: TextMap) -> Texts {
         if map.truncated {
             self.truncated.push(name);
         }

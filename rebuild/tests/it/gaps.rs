@@ -3,7 +3,7 @@
 
 use crate::corpus::conversations;
 use crate::golden::cases;
-use crate::support::{LATER_NS, Owned, Random, assert_balanced, run, samples};
+use crate::support::{LATER_NS, Owned, RECEIVED_FROM, Random, SENT_FROM, assert_balanced, run, samples};
 use s3auditd_common::sample::{Kind, Unseen};
 use s3auditd_rebuild::gap::{Gap, SHORTEST_REPLY_BYTES, hidden_at_most};
 use s3auditd_rebuild::pipeline::{Limits, Output, Pipeline};
@@ -434,4 +434,30 @@ fn a_gap_for_exchanges_that_are_missing_whole() {
     assert!((1..=3).contains(&hidden), "{gaps:#?}");
     assert_eq!(gaps.len(), 1);
     assert_eq!((gaps[0].from, gaps[0].to), (19, 3 * 19));
+}
+
+/// As MPTCP does it: lifecycle samples only, and the socket is cut off from its peer before it ends.
+#[test]
+fn a_socket_that_was_cut_off_ends_where_it_stood_before() {
+    let mut pipeline = Pipeline::new(Limits::default());
+    let at = |kind, time_ns, (received, sent): (u32, u32)| {
+        let (seq, other_seq) = (RECEIVED_FROM.wrapping_add(received), SENT_FROM.wrapping_add(sent));
+        Owned::new(kind, time_ns, seq, other_seq).with_unseen(Unseen::UpperLayer, 0)
+    };
+    let mut closed = at(Kind::Closed, 40, (100, 70_200));
+    closed.header.remote_port = 0;
+    // The rings are read in turn, so the end may come first.
+    let samples = [
+        at(Kind::Opened, 10, (0, 0)),
+        closed,
+        at(Kind::LocalClosed, 30, (100, 200)),
+        at(Kind::PeerClosed, 20, (90, 0)),
+    ];
+    samples.iter().for_each(|sample| sample.give(&mut pipeline));
+    pipeline.advance(100);
+    let counters = pipeline.counters();
+    assert_eq!((counters.received_lost_bytes, counters.sent_lost_bytes), (100, 200));
+    assert_eq!((counters.upper_layer_connections, counters.connections_closed), (1, 1));
+    assert_balanced(counters);
+    assert_eq!(counters.connections_out_of_balance, 0);
 }

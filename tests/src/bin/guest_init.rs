@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::system::{RebootCommand, reboot};
 use s3auditd_tests::backend;
 use s3auditd_tests::daemon::Daemon;
+use s3auditd_tests::need;
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -98,10 +99,18 @@ fn run_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each backend with the scenarios to run: a line each, of words.
+/// Each backend with the scenarios to run: a line each, of words. Only those that this guest is for: `SERIES/NAME` is for
+/// guests of that series.
 fn wanted() -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let text = std::fs::read_to_string(SCENARIOS)?;
-    let mut lines = text.lines().map(|line| line.split(' ').map(str::to_owned));
+    let only = std::env::var(need::GUEST).unwrap_or_default();
+    let of_this_guest = |line: &&str| only == "all" || only.split(',').any(|name| line.split(' ').next() == Some(name));
+    let series = std::env::var("S3AUDITD_SERIES").unwrap_or_default();
+    let of_this_series = |word: &str| match word.split_once('/') {
+        Some((only, name)) => (only == series).then(|| name.to_owned()),
+        None => Some(word.to_owned()),
+    };
+    let mut lines = text.lines().filter(of_this_guest).map(|line| line.split(' ').filter_map(of_this_series));
     Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect())))
         .collect())
 }

@@ -8,6 +8,7 @@ mod clients;
 mod delivery;
 mod gateways;
 mod kernel;
+mod leftovers;
 mod load;
 mod oracle;
 mod record;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         unseen::scenarios(),
         delivery::scenarios(),
         kernel::scenarios(),
+        leftovers::scenarios(),
         record::scenarios(),
         load::scenarios(),
         oracle::scenarios(),

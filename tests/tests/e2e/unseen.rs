@@ -7,14 +7,20 @@ use s3auditd_tests::client::sign;
 use s3auditd_tests::gateway::{Gateway, raw, uring};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
-use s3auditd_tests::world::World;
+use s3auditd_tests::patience::stretched;
+use s3auditd_tests::record::Record;
+use s3auditd_tests::world::{PATIENCE, World};
+use s3auditd_tests::{expect, mptcp};
 use std::fs::File;
 use std::io::Write as _;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("unseen::a_body_that_goes_out_by_sendfile", sendfile),
+        Scenario::new("unseen::mptcp_is_said_in_the_coverage_and_a_plain_client_is_audited", multipath),
         Scenario::needing("unseen::io_uring_never_shows_another_calls_buffer", &[Need::IoUring], io_uring_guard),
     ]
 }
@@ -63,6 +69,50 @@ fn send_whole(file: &File, stream: &std::net::TcpStream) -> bool {
         }
     }
     true
+}
+
+/// A listener that speaks MPTCP, as Go's do by default: plain clients are like any other, and of those that speak it too is
+/// said that there are some, and how much they moved.
+fn multipath() -> anyhow::Result<()> {
+    if !Path::new("/proc/sys/net/mptcp/enabled").exists() {
+        eprintln!("noted: MPTCP is not tried, this kernel has none");
+        return Ok(());
+    }
+    let listener = mptcp::listener(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let gateway =
+        raw::on(listener, |_, stream| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok())?;
+    let world = World::around(gateway, &[])?;
+    let (mut calls, mut moved) = (Vec::new(), (0, 0));
+    let mut plain = Connection::open(world.gateway.address)?;
+    let mut multipath = Connection::over(mptcp::connect(world.gateway.address)?)?;
+    for number in 0..10 {
+        let key = format!("plain-{number}");
+        let request = sign::request(&world.gateway, "GET", &format!("/paths/{key}"), &[], b"");
+        let reply = plain.ask(&request)?;
+        calls.push(plain_call(Call::new("GetObject", Some("paths"), Some(&key), 0), &plain, &request, &reply)?);
+        let request = sign::request(&world.gateway, "GET", &format!("/paths/multi-{number}"), &[], b"");
+        let reply = multipath.ask(&request)?;
+        anyhow::ensure!(reply.body == b"ok", "the gateway answered {}", reply.head);
+        moved = (moved.0 + request.len() as u64, moved.1 + reply.received);
+    }
+    multipath.finish()?;
+    drop(multipath);
+    // Its end is what tells how much has moved.
+    world.daemon.status_when(PATIENCE, |status| status.rebuild("connections_closed") == 1)?;
+    let said = |record: &Record| {
+        record.0.pointer("/s3auditd/coverage/unseenConnections/upper_layer").is_some_and(|count| *count == 1)
+    };
+    let deadline = Instant::now() + stretched(PATIENCE);
+    while !world.webhook.records().iter().any(said) {
+        anyhow::ensure!(Instant::now() < deadline, "no coverage record says that a connection is not seen");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let after = world.settle(calls.len())?;
+    expect::same(&calls, &after.records)?;
+    let lost = (after.status.rebuild("received_lost_bytes"), after.status.rebuild("sent_lost_bytes"));
+    anyhow::ensure!(lost == moved, "{moved:?} bytes moved, and {lost:?} are counted: {}", after.status.0);
+    after.status.ring_agrees()?;
+    after.status.balanced()
 }
 
 fn io_uring_guard() -> anyhow::Result<()> {

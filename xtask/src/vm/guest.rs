@@ -2,7 +2,7 @@
 //!
 //! Only the verdict line counts. QEMU ends with 0 even when the kernel panicked, and a guest that hangs says nothing.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Series};
 use super::qemu::Qemu;
 use anyhow::Context as _;
 use std::fs::{self, File};
@@ -74,7 +74,7 @@ impl Guest<'_> {
     /// Never repeated once user space was reached; a QEMU that ends before is started a second time.
     pub(super) fn run(&self) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let console = self.folder.join(format!("{}.log", self.kernel.version));
+        let console = self.folder.join(format!("{}.log", self.kernel.name()));
         let mut told = self.boot(&console)?;
         let retried = !told.user_space;
         if retried {
@@ -85,9 +85,13 @@ impl Guest<'_> {
     }
 
     fn boot(&self, console: &Path) -> anyhow::Result<Told> {
+        let Series { name, words, only, processor, .. } = self.kernel.series;
+        let only = if only.is_empty() { "all".to_owned() } else { only.join(",") };
+        // What the kernel does not know becomes the environment of the first process.
         let words = format!(
-            "console=ttyS0 quiet loglevel=4 panic=-1 tsc=nowatchdog \
-             S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}"
+            "{} quiet loglevel=4 panic=-1 {words} S3AUDITD_GUEST={only} S3AUDITD_SERIES={name} S3AUDITD_BIN=/s3auditd \
+             S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}",
+            processor.words()
         );
         let mut command = self.qemu.boot(&self.kernel.image, self.initramfs, &words)?;
         let log = File::create(console).with_context(|| format!("creating {}", console.display()))?;

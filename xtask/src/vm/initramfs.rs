@@ -1,7 +1,8 @@
 //! What a guest boots into: an archive of files in the kernel's "newc" cpio format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-use crate::process::{command, output, succeed};
+use super::processor::Processor;
+use crate::process::succeed;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,21 +17,27 @@ const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Writes an initramfs that holds these programs at its root, by name, with what they need of this machine, and a text
 /// file.
-pub(super) fn write(place: &Path, programs: &[(&str, &Path)], text: (&str, &str)) -> anyhow::Result<()> {
+pub(super) fn write(
+    place: &Path,
+    processor: Processor,
+    programs: &[(&str, &Path)],
+    text: (&str, &str),
+) -> anyhow::Result<()> {
     let aside = place.with_extension("parts");
     fs::create_dir_all(&aside)?;
     let mut archive = Archive::create(place)?;
     let mut libraries = BTreeSet::new();
     for (name, program) in programs {
-        // Without its debug information, which is most of it.
+        // Without its symbols and debug information, which are most of it.
         let stripped = aside.join(name);
-        succeed(command("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program))?;
+        succeed(processor.strip().arg("--strip-all").arg("-o").arg(&stripped).arg(program))?;
         archive.add(Path::new(name), PROGRAM, &fs::read(&stripped)?)?;
-        libraries.extend(needed(program)?);
+        libraries.extend(processor.libraries(program));
     }
-    for file in libraries.iter().map(PathBuf::as_path).chain([Path::new(AUTHORITIES)]) {
-        let bytes = fs::read(file).with_context(|| file.display().to_string())?;
-        archive.add(file.strip_prefix("/")?, PROGRAM, &bytes)?;
+    libraries.insert((AUTHORITIES.into(), AUTHORITIES.into()));
+    for (here, there) in &libraries {
+        let bytes = fs::read(here).with_context(|| here.display().to_string())?;
+        archive.add(there.strip_prefix("/")?, PROGRAM, &bytes)?;
     }
     archive.add(Path::new(text.0), PROGRAM, text.1.as_bytes())?;
     for folder in ["proc", "sys", "dev", "tmp"] {
@@ -38,16 +45,6 @@ pub(super) fn write(place: &Path, programs: &[(&str, &Path)], text: (&str, &str)
     }
     archive.finish()?;
     Ok(fs::remove_dir_all(&aside)?)
-}
-
-/// Where the loader finds what a program is linked with, the loader itself included; none for a static one.
-fn needed(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let Some(said) = output(command("ldd").arg(program)) else { return Ok(Vec::new()) };
-    let path = |line: &str| {
-        let place = line.split_once("=>").map_or(line, |(_, place)| place);
-        place.split_whitespace().next().filter(|place| place.starts_with('/')).map(PathBuf::from)
-    };
-    Ok(said.lines().filter_map(path).collect())
 }
 
 struct Archive {

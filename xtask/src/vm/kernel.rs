@@ -2,7 +2,8 @@
 //!
 //! Only the image is kept. All that the agent and its tests need is built into these kernels: no module is loaded.
 
-use super::apt::{Apt, Installed};
+use super::processor::Processor;
+use crate::apt::{Apt, Installed};
 use crate::fetch::cache;
 use anyhow::Context as _;
 use std::fs;
@@ -10,31 +11,50 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// A kernel that is tested, and where Debian has it.
+#[derive(Debug)]
 pub(super) struct Series {
     pub(super) name: &'static str,
+    /// The beginning of its versions.
+    pub(super) release: &'static str,
+    pub(super) processor: Processor,
     /// The beginning of the package with the image.
     package: &'static str,
     suite: &'static str,
     /// The suite moves on: there, whatever is newest from this series on.
     or_later: bool,
+    /// Further words for the kernel's command line.
+    pub(super) words: &'static str,
+    /// The backends that are tried on it; none: all.
+    pub(super) only: &'static [&'static str],
 }
 
-pub(super) const ALL: [Series; 4] = [
-    Series { name: "5.10", package: "linux-image-", suite: "bullseye-security", or_later: false },
-    Series { name: "6.1", package: "linux-image-", suite: "bookworm-security", or_later: false },
-    Series { name: "6.12", package: "linux-image-", suite: "bookworm-security", or_later: false },
+pub(super) const ALL: [Series; 6] = [
+    Series::new("5.10", "linux-image-", "bullseye-security"),
+    Series::new("6.1", "linux-image-", "bookworm-security"),
+    Series::new("6.12", "linux-image-", "bookworm-security"),
+    // The same kernel, preemptible; of the backends it is `fexit` whose programs that touches.
+    Series {
+        name: "6.12-preempt",
+        words: "preempt=full",
+        only: &["fexit"],
+        ..Series::new("6.12", "linux-image-", "bookworm-security")
+    },
     // From 7.2 on `linux-image` has no image in it.
-    Series { name: "7.2", package: "linux-binary-", suite: "sid", or_later: true },
+    Series { or_later: true, ..Series::new("7.2", "linux-binary-", "sid") },
+    Series {
+        name: "6.12-arm64",
+        processor: Processor::Arm64,
+        ..Series::new("6.12", "linux-image-", "bookworm-security")
+    },
 ];
 
-const FLAVOUR: &str = "-cloud-amd64";
 /// How long the newest that was found counts as the newest.
 const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// One that can be booted.
 #[derive(Clone, Debug)]
 pub(super) struct Kernel {
-    pub(super) series: &'static str,
+    pub(super) series: &'static Series,
     pub(super) version: String,
     pub(super) image: PathBuf,
 }
@@ -64,19 +84,32 @@ fn looked_lately(mark: &Path) -> bool {
 }
 
 fn look(wanted: &[&'static Series], home: &Path) -> anyhow::Result<Vec<Kernel>> {
+    let mut kernels = Vec::new();
+    for processor in [Processor::Amd64, Processor::Arm64] {
+        let wanted: Vec<_> = wanted.iter().copied().filter(|series| series.processor == processor).collect();
+        if !wanted.is_empty() {
+            kernels.extend(look_for(&wanted, processor, home)?);
+        }
+    }
+    Ok(kernels)
+}
+
+fn look_for(wanted: &[&'static Series], processor: Processor, home: &Path) -> anyhow::Result<Vec<Kernel>> {
     let mut suites: Vec<_> = wanted.iter().map(|series| series.suite).collect();
     suites.dedup();
-    let apt = Apt::open(&suites, "", Installed::Nothing).context("looking for kernels")?;
+    let apt = Apt::open(&suites, processor.debian(), "", Installed::Nothing).context("looking for kernels")?;
+    let flavour = processor.flavour();
     let mut kernels = Vec::new();
     for series in wanted {
         let names = apt.names(series.package)?;
-        let versions = names.iter().filter_map(|name| name.strip_prefix(series.package)?.strip_suffix(FLAVOUR));
+        let versions =
+            names.iter().filter_map(|name| name.strip_prefix(series.package)?.strip_suffix(flavour.as_str()));
         let newest = versions.filter(|version| series.has(version)).max_by_key(|version| numbers(version));
         let version = newest.with_context(|| format!("{} has no kernel {}", series.suite, series.name))?;
         let kernel = series.kernel(home, version);
         if !kernel.image.exists() {
             eprintln!("vm: fetching kernel {version}");
-            unpack(&apt, &format!("{}{version}{FLAVOUR}", series.package), &kernel, home)?;
+            unpack(&apt, &format!("{}{version}{flavour}", series.package), &kernel, home)?;
         }
         fs::write(home.join(format!("{}.looked", series.name)), version)?;
         kernels.push(kernel);
@@ -86,9 +119,9 @@ fn look(wanted: &[&'static Series], home: &Path) -> anyhow::Result<Vec<Kernel>> 
 
 /// Aside first, so that an interrupted run leaves nothing that looks whole.
 fn unpack(apt: &Apt, package: &str, kernel: &Kernel, home: &Path) -> anyhow::Result<()> {
-    let aside = home.join(format!("{}.{}", kernel.version, std::process::id()));
+    let aside = home.join(format!("{}.{}", kernel.name(), std::process::id()));
     apt.unpack(package, &aside)?;
-    let name = format!("{}{FLAVOUR}", kernel.version);
+    let name = format!("{}{}", kernel.version, kernel.series.processor.flavour());
     let places = [format!("boot/vmlinuz-{name}"), format!("usr/lib/modules/{name}/vmlinuz")];
     let image = places.iter().map(|place| aside.join(place)).find(|place| place.exists());
     let image = image.with_context(|| format!("{package} has no image where it was looked for"))?;
@@ -99,21 +132,40 @@ fn unpack(apt: &Apt, package: &str, kernel: &Kernel, home: &Path) -> anyhow::Res
     Ok(())
 }
 
+impl Kernel {
+    /// What tells it from every other, as a file's name.
+    pub(super) fn name(&self) -> String {
+        // Two of one version differ by their words.
+        let words = if self.series.words.is_empty() { String::new() } else { format!("-{}", self.series.name) };
+        format!("{}{}{words}", self.version, self.series.processor.suffix())
+    }
+}
+
 impl Series {
+    const fn new(name: &'static str, package: &'static str, suite: &'static str) -> Self {
+        Self { name, release: name, processor: Processor::Amd64, package, suite, or_later: false, words: "", only: &[] }
+    }
+
+    /// Whether its versions are that one's or newer.
+    pub(super) fn is_from(&self, release: &str) -> bool {
+        numbers(self.release) >= numbers(release)
+    }
+
     fn has(&self, version: &str) -> bool {
-        let (version, least) = (numbers(version), numbers(self.name));
+        let (version, least) = (numbers(version), numbers(self.release));
         // The name of the series alone is that of a package without a kernel.
         version.len() > least.len() && (version.starts_with(&least) || self.or_later && version > least)
     }
 
-    fn kernel(&self, home: &Path, version: &str) -> Kernel {
-        let image = home.join(format!("{version}{FLAVOUR}")).join("vmlinuz");
-        Kernel { series: self.name, version: version.to_owned(), image }
+    fn kernel(&'static self, home: &Path, version: &str) -> Kernel {
+        let image = home.join(format!("{version}{}", self.processor.flavour())).join("vmlinuz");
+        Kernel { series: self, version: version.to_owned(), image }
     }
 
-    fn newest_cached(&self, home: &Path) -> Option<Kernel> {
+    fn newest_cached(&'static self, home: &Path) -> Option<Kernel> {
         let names: Vec<_> = fs::read_dir(home).ok()?.flatten().map(|entry| entry.file_name()).collect();
-        let versions = names.iter().filter_map(|name| name.to_str()?.strip_suffix(FLAVOUR));
+        let flavour = self.processor.flavour();
+        let versions = names.iter().filter_map(|name| name.to_str()?.strip_suffix(flavour.as_str()));
         let newest = versions.filter(|version| self.has(version)).max_by_key(|version| numbers(version))?;
         Some(self.kernel(home, newest)).filter(|kernel| kernel.image.exists())
     }
@@ -133,7 +185,7 @@ mod tests {
         let newest = |series: &Series, versions: &[&'static str]| {
             versions.iter().copied().filter(|v| series.has(v)).max_by_key(|v| numbers(v))
         };
-        let [_, old, middle, last] = &ALL;
+        let [_, old, middle, _, last, _] = &ALL;
         assert_eq!(newest(old, &["6.1", "6.1.0-56", "6.1.0-9", "6.1.0-0.deb11.77", "6.12.1+deb12"]), Some("6.1.0-56"));
         assert_eq!(newest(middle, &["6.12.99+deb12", "6.12.117+deb12", "6.1.0-9"]), Some("6.12.117+deb12"));
         assert_eq!(newest(last, &["7.2.13+deb14", "7.3.1+deb14", "7.1.9+deb14"]), Some("7.3.1+deb14"));

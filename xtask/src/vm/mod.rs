@@ -4,30 +4,36 @@
 //! [`BACKENDS`] with one backend after the other and powers off. A backend that a kernel should offer and does not is a
 //! failure, and so is the opposite.
 
-mod apt;
+mod cell;
+mod golden;
 mod guest;
 mod initramfs;
 mod kernel;
+mod processor;
 mod qemu;
 mod table;
 
-use crate::process::{built, cargo, output, succeed, target};
+use crate::process::{output, succeed, target};
 use anyhow::{Context as _, bail, ensure};
-use guest::{Guest, Outcome, Run, Verdict};
-use kernel::Kernel;
+use cell::Cell;
+use guest::Guest;
+use kernel::{Kernel, Series};
+use processor::Processor;
 use qemu::Qemu;
 use std::collections::VecDeque;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// One of the daemon's backends, and what is run with it.
 struct Backend {
     name: &'static str,
     /// The series from which on Debian's kernels offer it.
     since: &'static str,
-    /// Besides [`ALWAYS`].
+    /// It finds buffers in x86-64 registers.
+    reads_registers: bool,
+    /// Besides [`ALWAYS`]. `SERIES/NAME`: on that series alone.
     scenarios: &'static [&'static str],
 }
 
@@ -40,16 +46,53 @@ const BACKENDS: &[Backend] = &[
     Backend {
         name: "socket-tracepoints",
         since: "6.12",
+        reads_registers: true,
         scenarios: &[
             "capture::each_way_is_byte_exact_over_ipv6",
             "capture::many_connections_on_all_cpus_are_byte_exact",
+            "7.2/capture::threads_that_preempt_each_other_are_byte_exact",
+            "7.2/capture::a_cpu_that_comes_online_later_is_captured",
+            "7.2/capture::a_cpu_that_was_away_is_captured_again",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
-    Backend { name: "fexit", since: "5.10", scenarios: &["unseen::io_uring_never_shows_another_calls_buffer"] },
-    Backend { name: "kprobe", since: "5.10", scenarios: &["unseen::a_body_that_goes_out_by_sendfile"] },
-    Backend { name: "syscall", since: "5.10", scenarios: &["wire::a_connection_opened_before_the_daemon"] },
+    Backend {
+        name: "fexit",
+        since: "5.10",
+        reads_registers: false,
+        scenarios: &[
+            "6.12-preempt/capture::threads_that_preempt_each_other_are_byte_exact",
+            "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
+            "6.1/capture::mptcp_is_named_and_gives_no_byte",
+            "unseen::io_uring_never_shows_another_calls_buffer",
+        ],
+    },
+    Backend {
+        name: "kprobe",
+        since: "5.10",
+        reads_registers: false,
+        scenarios: &[
+            "capture::calls_without_room_for_a_note_are_counted",
+            "capture::missed_returns_are_counted_and_leave_nothing",
+            "6.1/leftovers::nothing_stays_in_the_kernel",
+            "7.2/leftovers::nothing_stays_in_the_kernel",
+            "unseen::a_body_that_goes_out_by_sendfile",
+        ],
+    },
+    Backend {
+        name: "syscall",
+        since: "5.10",
+        reads_registers: true,
+        scenarios: &[
+            "wire::a_connection_opened_before_the_daemon",
+            "unseen::io_uring_never_shows_another_calls_buffer",
+            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
+        ],
+    },
 ];
+
+/// How much is shown of a console that is kept.
+const CONSOLE_LINES: usize = 80;
 
 /// What of the matrix.
 #[derive(Debug, clap::Args)]
@@ -58,137 +101,223 @@ pub(crate) struct Args {
     /// Only the end-to-end scenarios that can run in a guest, on other kernels than this machine's
     #[arg(long)]
     pub(crate) vm: bool,
-    /// Only these series of kernels
+    /// Only these series of kernels; `6.12-arm64` runs only when asked for
     #[arg(long, value_delimiter = ',', requires = "vm", value_name = "SERIES,...")]
     kernel: Vec<String>,
     /// Only these backends
     #[arg(long, value_delimiter = ',', requires = "vm", value_name = "NAME,...")]
     backend: Vec<String>,
+    /// Only load each backend: no scenario runs
+    #[arg(long, requires = "vm")]
+    load: bool,
+    /// Only load each backend, and write what the verifier went through as the new golden files
+    #[arg(long, requires = "vm", conflicts_with = "backend")]
+    bless: bool,
     /// How many guests at the same time
     #[arg(long, requires = "vm", default_value_t = 2)]
     guests: usize,
 }
 
-/// A backend on a kernel, and what came of it.
-struct Cell {
-    kernel: Kernel,
-    /// As the guest told it.
-    release: String,
-    backend: &'static Backend,
-    expected: bool,
-    scenarios: usize,
-    run: Run,
-    console: PathBuf,
-    /// Why the guest could do nothing.
-    broken: Option<String>,
+/// Brings QEMU and the newest of all kernels into the cache, so that what is missing is said early.
+pub(crate) fn fetch() -> anyhow::Result<()> {
+    Qemu::fetch(Processor::Amd64)?;
+    kernel::fetch(&series(&[]))?;
+    Ok(())
 }
 
-/// All guests run, whatever becomes of the others; then the table, and an error if any cell is not as expected.
+/// All guests run, whatever becomes of the others; then the table, the verdict in one line, and an error if anything is
+/// not as expected.
 pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
     let started = Instant::now();
-    let wanted: Vec<_> = kernel::ALL.iter().filter(|series| chosen(&args.kernel, series.name)).collect();
+    let wanted = series(&args.kernel);
     let known = kernel::ALL.map(|series| series.name).join(", ");
     ensure!(!wanted.is_empty(), "no such kernel; there are: {known}");
-    let names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
-    let backends: Vec<_> = BACKENDS.iter().filter(|backend| chosen(&args.backend, backend.name)).collect();
-    ensure!(!backends.is_empty(), "no such backend; there are: {}", names.join(", "));
-    let plan: Vec<_> = backends.into_iter().map(|backend| (backend, backend.chosen_scenarios(filter))).collect();
-    ensure!(plan.iter().any(|(_, scenarios)| !scenarios.is_empty()), "no scenario for guests has that in its name");
+    let plan = args.plan(filter)?;
 
-    let qemu = Qemu::fetch()?;
-    let kernels = kernel::fetch(&wanted)?;
-    eprintln!("vm: QEMU {}, kernels {}", qemu.version, versions(&kernels));
     let folder = target()?.join("vm");
     fs::create_dir_all(&folder)?;
-    let initramfs = folder.join(format!("initramfs-{}.cpio", std::process::id()));
-    succeed(cargo().args(["build", "--quiet", "--bins"]))?;
-    let programs = [("init", built("guest_init", false)?), ("s3auditd", built("s3auditd", false)?), ("e2e", suite()?)];
-    let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
-    // A line for each backend.
-    let lines: Vec<_> =
-        plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
-    initramfs::write(&initramfs, &programs, ("scenarios", &lines.join("\n")))?;
-    let ready = started.elapsed();
-
-    let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
-    let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..args.guests.max(1))
-            .map(|_| {
-                scope.spawn(|| {
-                    loop {
-                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                        let Some(kernel) = next else { return anyhow::Ok(()) };
-                        let outcome = Guest { qemu: &qemu, kernel, initramfs: &initramfs, folder: &folder }.run()?;
-                        let took = outcome.took.as_secs();
-                        let again =
-                            if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
-                        eprintln!("test: vm: {} has ended ({took} s{again})", kernel.version);
-                        let cells = cells(kernel, &outcome, &plan);
-                        cells.iter().for_each(Cell::tell);
-                        done.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
-                    }
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a guest's thread panicked"))?)
-    })?;
-    fs::remove_file(&initramfs)?;
-    let mut cells = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    cells.sort_by_key(|cell| (position(cell.kernel.series), names.iter().position(|name| *name == cell.backend.name)));
+    let mut cells = Vec::new();
+    let mut ready = 0;
+    for processor in [Processor::Amd64, Processor::Arm64] {
+        let wanted: Vec<_> = wanted.iter().copied().filter(|series| series.processor == processor).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let before = started.elapsed().as_secs();
+        let machines = Machines::prepare(processor, &wanted, &folder, &plan)?;
+        ready += started.elapsed().as_secs() - before;
+        let result = machines.run(args.guests, &folder, &plan);
+        fs::remove_file(&machines.initramfs)?;
+        cells.extend(result?);
+    }
+    cells.sort_by_key(|cell| (position(cell.kernel.series), BACKENDS.iter().position(|b| b.name == cell.backend.name)));
 
     let table = table::markdown(&cells);
     let place = folder.join("table.md");
     fs::write(&place, &table)?;
     eprintln!("\n{table}\nvm: the table is in {}", place.display());
-    let wrong: Vec<_> = cells.iter().filter_map(Cell::problem).collect();
-    if !wrong.is_empty() {
-        bail!("{} of {} cells are not as expected:\n{}", wrong.len(), cells.len(), wrong.join("\n"));
-    }
     let total = started.elapsed().as_secs();
-    let (guests, cells, ready) = (kernels.len(), cells.len(), ready.as_secs());
-    eprintln!("test: vm: {guests} guests, {cells} cells as expected in {total} s, {ready} s of it to build and fetch");
+    eprintln!("vm: {} guests in {total} s, {ready} s of it to build and fetch", wanted.len());
+    if args.bless {
+        golden::bless(&cells)?;
+    }
+    judge(&cells)
+}
+
+/// Says the verdict; an error if anything is not as expected.
+fn judge(cells: &[Cell]) -> anyhow::Result<()> {
+    let verified = golden::compare(cells)?;
+    for what in &verified.noted {
+        eprintln!("vm: the verifier, a kernel that the golden file does not know: {what}");
+    }
+    let mut wrong: Vec<_> = cells.iter().filter_map(Cell::problem).collect();
+    wrong.extend(verified.wrong.iter().map(|what| format!("the verifier (--bless if that is right): {what}")));
+    let counts = match (verified.wrong.len(), verified.noted.len()) {
+        (0, 0) => format!("the verifier's counts on {} kernels as expected", verified.kernels),
+        (0, noted) => format!("{noted} of the verifier's counts are of other kernels than the golden ones"),
+        (wrong, _) => format!("{wrong} of the verifier's counts differ"),
+    };
+    let verdict = cell::verdict(cells);
+    eprintln!("test vm: {verdict}; {counts}");
+    if !wrong.is_empty() {
+        bail!("the matrix is not as expected:\n{}", wrong.join("\n"));
+    }
     Ok(())
 }
 
+/// What guests of one kind of processor need.
+struct Machines {
+    qemu: Qemu,
+    kernels: Vec<Kernel>,
+    initramfs: PathBuf,
+}
+
+impl Machines {
+    /// Fetches and builds it.
+    fn prepare(processor: Processor, wanted: &[&'static Series], folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
+        processor.check()?;
+        let qemu = Qemu::fetch(processor)?;
+        let kernels = kernel::fetch(wanted)?;
+        let names: Vec<_> = kernels.iter().map(Kernel::name).collect();
+        eprintln!("vm: QEMU {}, kernels {}", qemu.version, names.join(", "));
+        let initramfs = folder.join(format!("initramfs-{}{}.cpio", std::process::id(), processor.suffix()));
+        // For this machine's processor all of the workspace, as the other tests have built it.
+        let build: &[_] = match processor {
+            Processor::Amd64 => &["build", "--quiet", "--bins"],
+            Processor::Arm64 => {
+                let packages = ["--package", "s3auditd", "--package", "s3auditd-tests"];
+                &[["build", "--quiet", "--bin", "s3auditd", "--bin", "guest_init"].as_slice(), &packages].concat()
+            }
+        };
+        succeed(&mut processor.cargo(build))?;
+        let programs = [
+            ("init", processor.built("guest_init")?),
+            ("s3auditd", processor.built("s3auditd")?),
+            ("e2e", suite(processor)?),
+        ];
+        let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
+        // A line for each backend.
+        let lines: Vec<_> =
+            plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
+        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")))?;
+        Ok(Self { qemu, kernels, initramfs })
+    }
+
+    /// So many at the same time.
+    fn run(&self, at_once: usize, folder: &Path, plan: &Plan) -> anyhow::Result<Vec<Cell>> {
+        let Self { qemu, kernels, initramfs } = self;
+        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
+        let done = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(kernel) = next else { return anyhow::Ok(()) };
+                let outcome = Guest { qemu, kernel, initramfs, folder }.run()?;
+                let again = if outcome.retried { ", QEMU ended before user space and was started again" } else { "" };
+                eprintln!("test: vm: {} has ended ({} s{again})", kernel.name(), outcome.took.as_secs());
+                let mut cells = cell::of_guest(kernel, &outcome, plan);
+                if cells.iter().any(|cell| cell.problem().is_some()) {
+                    keep(&mut cells, folder)?;
+                }
+                cells.iter().for_each(Cell::tell);
+                done.lock().unwrap_or_else(PoisonError::into_inner).extend(cells);
+            }
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .try_for_each(|worker| worker.join().map_err(|_| anyhow::anyhow!("a guest's thread panicked"))?)
+        })?;
+        Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Puts a guest's console where the next run does not overwrite it, and shows its end: the machine may be gone tomorrow.
+fn keep(cells: &mut [Cell], folder: &Path) -> anyhow::Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let Some(first) = cells.first() else { return Ok(()) };
+    let kept = folder.join("failed").join(format!("{}-{now}.log", first.kernel.name()));
+    fs::create_dir_all(folder.join("failed"))?;
+    fs::copy(&first.console, &kept).with_context(|| format!("keeping {}", first.console.display()))?;
+    let console = String::from_utf8_lossy(&fs::read(&kept)?).into_owned();
+    let lines: Vec<_> = console.lines().collect();
+    let end = lines.get(lines.len().saturating_sub(CONSOLE_LINES)..).unwrap_or_default();
+    eprintln!("vm: the end of {}:\n{}", kept.display(), end.join("\n"));
+    cells.iter_mut().for_each(|cell| cell.console.clone_from(&kept));
+    Ok(())
+}
+
+/// The backends, each with its scenarios.
+type Plan = [(&'static Backend, Vec<&'static str>)];
+
+impl Args {
+    fn plan(&self, filter: Option<&str>) -> anyhow::Result<Vec<(&'static Backend, Vec<&'static str>)>> {
+        let names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
+        let backends: Vec<_> = BACKENDS.iter().filter(|backend| chosen(&self.backend, backend.name)).collect();
+        ensure!(!backends.is_empty(), "no such backend; there are: {}", names.join(", "));
+        if self.load || self.bless {
+            return Ok(backends.into_iter().map(|backend| (backend, Vec::new())).collect());
+        }
+        let plan: Vec<_> = backends.into_iter().map(|backend| (backend, backend.chosen_scenarios(filter))).collect();
+        ensure!(plan.iter().any(|(_, scenarios)| !scenarios.is_empty()), "no scenario for guests has that in its name");
+        Ok(plan)
+    }
+}
+
 impl Backend {
+    fn offered_by(&self, series: &Series) -> bool {
+        series.is_from(self.since) && (series.processor == Processor::Amd64 || !self.reads_registers)
+    }
+
     fn chosen_scenarios(&self, filter: Option<&str>) -> Vec<&'static str> {
         let all = ALWAYS.iter().chain(self.scenarios).copied();
         all.filter(|name| filter.is_none_or(|filter| name.contains(filter))).collect()
     }
 }
 
-fn cells(kernel: &Kernel, outcome: &Outcome, plan: &[(&'static Backend, Vec<&'static str>)]) -> Vec<Cell> {
-    let Outcome { told, console, .. } = outcome;
-    let cell = |(backend, scenarios): &(&'static Backend, Vec<_>)| Cell {
-        kernel: kernel.clone(),
-        release: told.kernel.clone().unwrap_or_else(|| kernel.version.clone()),
-        backend,
-        expected: position(kernel.series) >= position(backend.since),
-        scenarios: scenarios.len(),
-        run: told.runs.iter().find(|run| run.backend == backend.name).cloned().unwrap_or_default(),
-        console: console.clone(),
-        broken: told.broken.clone(),
-    };
-    plan.iter().map(cell).collect()
+/// What of a plan's scenarios a series has.
+fn has(series: &str, scenario: &str) -> bool {
+    scenario.split_once('/').is_none_or(|(only, _)| only == series)
 }
 
-fn chosen(only: &[String], name: &str) -> bool {
-    only.is_empty() || only.iter().any(|only| only == name)
+fn chosen(only: &[impl AsRef<str>], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|only| only.as_ref() == name)
 }
 
-fn versions(kernels: &[Kernel]) -> String {
-    kernels.iter().map(|kernel| kernel.version.as_str()).collect::<Vec<_>>().join(", ")
+/// Those of that name, or of the processor that this machine has.
+fn series(only: &[String]) -> Vec<&'static Series> {
+    let asked = |series: &&Series| only.iter().any(|only| only == series.name);
+    let usual = |series: &&Series| only.is_empty() && series.processor == Processor::Amd64;
+    kernel::ALL.iter().filter(|series| usual(series) || asked(series)).collect()
 }
 
-fn position(series: &str) -> Option<usize> {
-    kernel::ALL.iter().position(|known| known.name == series)
+fn position(series: &Series) -> Option<usize> {
+    kernel::ALL.iter().position(|known| known.name == series.name)
 }
 
-/// Builds the end-to-end suite; the same that runs on this machine.
-fn suite() -> anyhow::Result<PathBuf> {
+/// Builds the end-to-end suite; for this machine's processor the same that runs here.
+fn suite(processor: Processor) -> anyhow::Result<PathBuf> {
     #[derive(serde::Deserialize)]
     struct Target {
         name: String,
@@ -199,40 +328,9 @@ fn suite() -> anyhow::Result<PathBuf> {
         executable: Option<PathBuf>,
     }
     let build = ["test", "--quiet", "--test", "e2e", "--no-run", "--message-format", "json"];
-    let said = output(cargo().args(build)).context("building the end-to-end suite")?;
+    let said = output(&mut processor.cargo(&build)).context("building the end-to-end suite")?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
     // The binaries of its package are built, and named, too.
     let mut suites = messages.filter(|message| message.target.name == "e2e").filter_map(|message| message.executable);
     suites.next().context("cargo names no executable of the suite")
-}
-
-impl Cell {
-    fn tell(&self) {
-        let result = self.problem().unwrap_or_else(|| self.result());
-        eprintln!("test: vm: {} {}: {result} ({} s)", self.kernel.version, self.backend.name, self.run.seconds());
-    }
-
-    /// In words for the table.
-    fn result(&self) -> String {
-        match &self.run.verdict {
-            Some(Verdict::Ran { passed, failed: 0 }) => format!("{passed} passed"),
-            Some(Verdict::Ran { passed, failed }) => format!("**{failed} FAILED**, {passed} passed"),
-            Some(Verdict::Refused(_)) => "refused".to_owned(),
-            Some(Verdict::Broken(why)) => format!("**{why}**"),
-            None => format!("**no verdict{}**", self.broken.as_ref().map(|why| format!(": {why}")).unwrap_or_default()),
-        }
-    }
-
-    /// What is not as it should be.
-    fn problem(&self) -> Option<String> {
-        let what = match (&self.run.verdict, self.expected) {
-            (Some(Verdict::Ran { passed, failed: 0 }), true) if *passed == self.scenarios => return None,
-            (Some(Verdict::Refused(_)), false) => return None,
-            (Some(Verdict::Ran { .. }), false) => "it runs where it was not expected to".to_owned(),
-            (Some(Verdict::Refused(why)), true) => format!("it should run there: {why}"),
-            (Some(Verdict::Ran { .. } | Verdict::Broken(_)) | None, _) => self.result(),
-        };
-        let place = self.console.display();
-        Some(format!("{} {}: {what} (console: {place})", self.kernel.version, self.backend.name))
-    }
 }

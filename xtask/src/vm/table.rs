@@ -16,7 +16,7 @@ pub(super) fn markdown(cells: &[Cell]) -> String {
         let _ = writeln!(page, "| {} | `{name}` | {result} | {seconds} | {verified} |", cell.release);
     }
     for cell in cells {
-        let place = format!("{}, `{}`", cell.kernel.series, cell.backend.name);
+        let place = format!("{}, `{}`", cell.kernel.series.name, cell.backend.name);
         if let Some(Verdict::Refused(why)) = &cell.run.verdict {
             let _ = write!(page, "\n- {place}: refused: {why}");
         }

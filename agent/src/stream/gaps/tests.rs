@@ -51,10 +51,11 @@ fn one_connection_is_told_exactly_and_joins_what_touches() {
 #[test]
 fn the_node_admits_only_growth() {
     let mut book = GapBook::default();
-    let mut look = |lost, attributed, missed_runs| {
+    let mut look = |lost, attributed, runs| {
         let bytes = LostBytes { lost, attributed };
         let samples = [("ring_full", lost / 100)];
-        let counts = NodeCounts { lost_samples: &samples, received: bytes, sent: bytes, missed_runs };
+        let counts =
+            NodeCounts { lost_samples: &samples, received: bytes, sent: bytes, missed: &[("missed_runs", runs)] };
         book.node(&counts, 7);
         let records = records(book.flush_now(7, Clock::default()));
         records.iter().map(|gap| (gap.cause, gap.bytes, gap.samples, gap.operations_max)).collect::<Vec<_>>()
@@ -69,7 +70,7 @@ fn the_node_admits_only_growth() {
 #[test]
 fn missed_runs_have_no_bound() {
     let mut book = GapBook::default();
-    book.node(&NodeCounts { missed_runs: 3, ..NodeCounts::default() }, 7);
+    book.node(&NodeCounts { missed: &[("missed_runs", 3)], ..NodeCounts::default() }, 7);
     let (record, told) = book.flush(7, Clock::default()).remove(0);
     assert_eq!((record.cause, record.samples, record.operations_max), ("missed_runs", 3, None));
     book.told(0, told);
@@ -165,7 +166,7 @@ proptest! {
                 Input::Node(more_lost, more_found, more_runs) => {
                     (lost, found, runs) = (lost + more_lost, found + more_found, runs + more_runs);
                     let bytes = LostBytes { lost, attributed: found };
-                    book.node(&NodeCounts { lost_samples: &[("ring_full", lost)], received: bytes, sent: bytes, missed_runs: runs }, now);
+                    book.node(&NodeCounts { lost_samples: &[("ring_full", lost)], received: bytes, sent: bytes, missed: &[("missed_runs", runs)] }, now);
                     let rest = lost.saturating_sub(found);
                     let new = rest.saturating_sub(most_rest);
                     most_rest = most_rest.max(rest);

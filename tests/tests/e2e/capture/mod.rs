@@ -4,24 +4,32 @@
 //! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
 //! a function of its offset, so each sample can be checked where it stands.
 
+mod cpus;
+mod layers;
+mod notes;
+mod odd;
 mod plan;
 mod server;
 
 use crate::Scenario;
 use anyhow::{Context as _, anyhow, bail, ensure};
-use plan::{Plan, Step};
+use plan::{Plan, Step, Way};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd::config::BackendChoice;
-use s3auditd_common::sample::{Kind, Unseen};
+use s3auditd_common::{
+    counters::KernelCounter,
+    sample::{Kind, Unseen},
+};
 use s3auditd_tests::need::Need;
 use s3auditd_tests::patience::stretched;
 use std::{
+    cell::Cell,
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -29,11 +37,30 @@ use std::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![
+    let mut scenarios = vec![
         Scenario::new("capture::each_way_to_receive_and_send_is_byte_exact", || each_way("127.0.0.1:0")),
         Scenario::needing("capture::each_way_is_byte_exact_over_ipv6", &[Need::Ipv6], || each_way("[::1]:0")),
         Scenario::new("capture::many_connections_on_all_cpus_are_byte_exact", many),
-    ]
+        Scenario::new("capture::threads_that_preempt_each_other_are_byte_exact", preemption),
+        Scenario::new("capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte", layers::sockmap_passes),
+        Scenario::new("capture::a_sockmap_that_redirects_is_named_and_gives_no_byte", layers::sockmap_redirects),
+        Scenario::new("capture::kernel_tls_is_named_and_gives_no_byte", layers::kernel_tls),
+        Scenario::new("capture::mptcp_is_named_and_gives_no_byte", layers::multipath),
+    ];
+    // What the others have none of is no scenario of theirs.
+    if notes::is_about_this_run() {
+        scenarios.extend([
+            Scenario::new("capture::calls_without_room_for_a_note_are_counted", notes::no_room),
+            Scenario::new("capture::missed_returns_are_counted_and_leave_nothing", notes::missed_returns),
+        ]);
+    }
+    if cpus::is_about_this_run() {
+        scenarios.extend([
+            Scenario::new("capture::a_cpu_that_comes_online_later_is_captured", cpus::comes_later),
+            Scenario::new("capture::a_cpu_that_was_away_is_captured_again", cpus::comes_back),
+        ]);
+    }
+    scenarios
 }
 
 /// This binary as the server process, if it was started as that.
@@ -47,11 +74,31 @@ pub(crate) fn serve_if_asked() {
 }
 
 fn each_way(bind: &str) -> anyhow::Result<()> {
-    run(bind, plan::each_way(), 1)?.check()
+    run(bind, plan::each_way(), 1)?.check().map(drop)
 }
 
 fn many() -> anyhow::Result<()> {
-    run("127.0.0.1:0", (0..200).map(Plan::random).collect(), 16)?.check()
+    run("127.0.0.1:0", (0..200).map(Plan::random).collect(), 16)?.check().map(drop)
+}
+
+/// Connections at once, each with a thread of the server: so many for a CPU that they have to wait for each other.
+const THREADS_A_CPU: usize = 40;
+/// And at most, whatever the machine.
+const MOST_THREADS: usize = 400;
+
+/// Threads of several classes and priorities, so that one takes the CPU from another wherever it is, in a program too if
+/// the kernel lets it. A byte of a buffer that two programs share is a byte of another connection or another place.
+fn preemption() -> anyhow::Result<()> {
+    let cpus = thread::available_parallelism()?.get();
+    let at_once = (cpus * THREADS_A_CPU).min(MOST_THREADS);
+    let plans: Vec<_> = (0..2 * at_once as u64).map(Plan::contended).collect();
+    let moved: usize = plans.iter().flat_map(|plan| &plan.steps).map(|step| step.len).sum();
+    let report = run("127.0.0.1:0", plans, at_once)?;
+    let (checked, missed) = (report.check()?, report.missed);
+    eprintln!("noted: {at_once} threads on {cpus} CPUs: {checked} of {moved} bytes checked, {missed} calls missed");
+    // Where the kernel skips runs it is less than all; a run in which most are skipped shows nothing.
+    ensure!(checked >= 1 << 20 && checked >= moved as u64 / 2, "only {checked} of {moved} bytes were there to check");
+    Ok(())
 }
 
 /// The one that this run is about, if any.
@@ -81,6 +128,8 @@ struct Report {
     plans: HashMap<u16, Vec<Plan>>,
     emitted: u64,
     read: u64,
+    /// Samples that a ring did not take.
+    lost: u64,
     /// Runs of programs that the kernel skipped: calls of which there is no sample.
     missed: u64,
     backend: String,
@@ -109,9 +158,11 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
         })
     };
     let mut samples: HashMap<u16, HashMap<u64, Vec<Seen>>> = HashMap::new();
+    let closed = Cell::new(0);
     let mut take = |capture: &mut Capture| {
         capture.drain(|sample, _windows| {
             let header = &sample.header;
+            closed.set(closed.get() + usize::from(sample.kind == Kind::Closed));
             samples.entry(header.remote_port).or_default().entry(header.cookie).or_default().push(Seen {
                 kind: sample.kind,
                 time_ns: header.time_ns,
@@ -133,15 +184,25 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     let plans = clients.join().map_err(|_| anyhow!("the clients panicked"))??;
     server.child.kill()?;
     server.child.wait()?;
+    // MPTCP closes its connections in a worker, when it finds the time.
+    let deadline = Instant::now() + stretched(Duration::from_secs(3));
+    let connections: usize = plans.values().map(Vec::len).sum();
+    while closed.get() < connections && Instant::now() < deadline {
+        capture.wait(Duration::from_millis(20));
+        take(&mut capture);
+    }
     capture.stop();
     take(&mut capture);
     let status = capture.status();
     let (emitted, read) = status.cpus.iter().fold((0, 0), |sum, cpu| (sum.0 + cpu.emitted, sum.1 + cpu.read));
-    let missed = status.missed_runs.values().sum();
+    let unfollowed = status.counter(KernelCounter::MissedReturns) + status.counter(KernelCounter::NotesRefused);
+    let missed = unfollowed + status.missed_runs.values().sum::<u64>();
     if missed != 0 {
-        eprintln!("noted: {}: the kernel skipped runs: {:?}", status.backend, status.missed_runs);
+        let skipped = &status.missed_runs;
+        eprintln!("noted: {}: the kernel skipped runs: {skipped:?}; not followed: {unfollowed}", status.backend);
     }
-    Ok(Report { samples, plans, emitted, read, missed, backend: status.backend })
+    let lost = [KernelCounter::LostRingFull, KernelCounter::LostRingRefused].map(|cause| status.counter(cause));
+    Ok(Report { samples, plans, emitted, read, lost: lost.iter().sum(), missed, backend: status.backend })
 }
 
 /// What is wrong with a connection.
@@ -153,10 +214,14 @@ enum Problem {
 
 impl Report {
     /// Every sample right, every stream without a gap but where one is expected, every call seen or unseen as its way says.
-    fn check(&self) -> anyhow::Result<()> {
-        let (mut wrong, mut without) = (Vec::new(), Vec::new());
+    /// How many bytes were held against what they should be.
+    fn check(&self) -> anyhow::Result<u64> {
+        let (mut wrong, mut without, mut checked) = (Vec::new(), Vec::new(), 0);
         if self.emitted != self.read || self.read == 0 {
             wrong.push(format!("emitted {} and read {}", self.emitted, self.read));
+        }
+        if self.lost != 0 {
+            wrong.push(format!("{} samples lost", self.lost));
         }
         for (port, plans) in &self.plans {
             let mut connections: Vec<_> =
@@ -167,7 +232,7 @@ impl Report {
                 continue;
             }
             for (plan, samples) in plans.iter().zip(connections) {
-                check_connection(plan, samples, &self.backend, &mut |problem| match problem {
+                checked += check_connection(plan, samples, &self.backend, &mut |problem| match problem {
                     Problem::NoSample(what) => without.push(format!("{plan}: {what}")),
                     Problem::Wrong(what) => wrong.push(format!("{plan}: {what}")),
                 });
@@ -182,14 +247,18 @@ impl Report {
         }
         wrong.truncate(20);
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        Ok(checked)
     }
 }
 
-fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut impl FnMut(Problem)) {
+/// How many bytes were compared.
+fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut impl FnMut(Problem)) -> u64 {
     let Some(opened) = samples.iter().find(|sample| sample.kind == Kind::Opened) else {
-        return problem(Problem::Wrong("no sample tells that it opened".to_owned()));
+        let lost = samples.first().map_or(0, |sample| sample.lost);
+        problem(Problem::Wrong(format!("no sample tells that it opened; samples lost before the first: {lost}")));
+        return 0;
     };
+    let mut checked = 0;
     for (kind, start) in [(Kind::Received, opened.seq), (Kind::Sent, opened.other_seq)] {
         let total: u64 = plan.steps.iter().filter(|step| step.way.kind() == kind).map(|step| step.len as u64).sum();
         let mut covered: Vec<(u64, u64, Unseen)> = Vec::new();
@@ -199,6 +268,7 @@ fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut 
             if sample.lost != 0 {
                 problem(Problem::Wrong(format!("{kind:?} at {at}: {} samples lost", sample.lost)));
             }
+            checked += sample.payload.len() as u64;
             if sample.unseen == Unseen::Seen && sample.payload != plan.bytes(kind, at, sample.len as usize) {
                 problem(Problem::Wrong(format!("{kind:?} at {at}, {} bytes: WRONG BYTES", sample.len)));
             }
@@ -224,6 +294,7 @@ fn check_connection(plan: &Plan, samples: &[Seen], backend: &str, problem: &mut 
     if !samples.iter().any(|sample| sample.kind == Kind::Closed) {
         problem(Problem::NoSample("no sample tells that it closed".to_owned()));
     }
+    checked
 }
 
 /// A step's bytes must be covered without gap or overlap, all of them as is expected; or not at all, if nothing is.
@@ -261,19 +332,20 @@ fn check_step(
     }
 }
 
-/// Runs the client's side of each plan; gives the plans by the client's port, in order.
+/// Runs the client's side of each plan, and if all run at once, none sends before all are connected and waited for; gives the plans by the client's port, in order.
 fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<HashMap<u16, Vec<Plan>>> {
+    let together = (plans.len() == at_once).then(|| Arc::new(Barrier::new(at_once)));
     let plans = Arc::new(Mutex::new(plans));
     let workers: Vec<_> = (0..at_once)
         .map(|_| {
-            let plans = Arc::clone(&plans);
+            let (plans, together) = (Arc::clone(&plans), together.clone());
             thread::spawn(move || {
                 let mut done = Vec::new();
                 loop {
                     let next = plans.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let Some(plan) = next else { return Ok::<_, anyhow::Error>(done) };
                     let plan = plan.over(address);
-                    let port = client(address, &plan).with_context(|| plan.to_string())?;
+                    let port = client(address, &plan, together.as_deref()).with_context(|| plan.to_string())?;
                     done.push((Instant::now(), port, plan));
                 }
             })
@@ -291,11 +363,16 @@ fn clients(address: SocketAddr, plans: Vec<Plan>, at_once: usize) -> anyhow::Res
     Ok(by_port)
 }
 
-fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
-    let mut stream = TcpStream::connect(address)?;
+fn client(address: SocketAddr, plan: &Plan, together: Option<&Barrier>) -> anyhow::Result<u16> {
+    let mut stream = plan.connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(stretched(Duration::from_secs(60))))?;
     let port = stream.local_addr()?.port();
+    if let Some(together) = together {
+        together.wait();
+        // For the server's threads to come to their first receive.
+        thread::sleep(stretched(Duration::from_millis(200)));
+    }
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate() {
         match step.way.kind() {
@@ -307,10 +384,17 @@ fn client(address: SocketAddr, plan: &Plan) -> anyhow::Result<u16> {
                 }
             }
             _ => {
-                stream.write_all(&plan.bytes(Kind::Received, at, step.len))?;
+                let bytes = plan.bytes(Kind::Received, at, step.len);
+                match step.way {
+                    Way::ByOption => odd::send_pages(&stream, &bytes)?,
+                    _ => stream.write_all(&bytes)?,
+                }
                 // The server may not have read yet: its next receive then takes these bytes and the FIN at once.
                 if number == last {
                     stream.shutdown(Shutdown::Write)?;
+                }
+                if let Some(layer) = plan.layer().filter(|_| number == 0) {
+                    layer.put_on_client(&stream)?;
                 }
             }
         }

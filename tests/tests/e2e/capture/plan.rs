@@ -1,7 +1,12 @@
 //! What both ends of a connection do, from a seed.
 
+use super::layers::Layer;
 use s3auditd_common::sample::{Kind, Unseen};
-use std::{fmt, net::SocketAddr};
+use s3auditd_tests::mptcp;
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpStream},
+};
 
 /// A way for the server to receive or send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +21,14 @@ pub enum Way {
     PeekThenRead,
     /// Byte by byte.
     Bytewise,
-    /// Several messages at once.
+    /// A list of messages, of one.
     RecvMmsg,
+    /// A list of three.
+    RecvMmsgThree,
+    /// By a 32-bit system call.
+    Recv32,
+    /// By an option of the socket, that maps its pages.
+    ByOption,
     /// Thrown away by the kernel.
     Truncate,
     /// Into a pipe.
@@ -36,11 +47,15 @@ pub enum Way {
     /// From another thread than the one that receives.
     OtherThread,
     SendMmsg,
+    SendMmsgThree,
+    Write32,
     Sendfile,
     SpliceTo,
 }
 
 use Way::*;
+
+const BACKENDS: [&str; 4] = ["socket-tracepoints", "fexit", "kprobe", "syscall"];
 
 const ALL: &[Way] = &[
     Read,
@@ -52,6 +67,9 @@ const ALL: &[Way] = &[
     PeekThenRead,
     Bytewise,
     RecvMmsg,
+    RecvMmsgThree,
+    Recv32,
+    ByOption,
     Truncate,
     SpliceFrom,
     Write,
@@ -65,23 +83,28 @@ const ALL: &[Way] = &[
     ZeroCopy,
     OtherThread,
     SendMmsg,
+    SendMmsgThree,
+    Write32,
     Sendfile,
     SpliceTo,
 ];
 
 /// Those that may follow each other in any order: their bytes can be seen, and they are not slow.
 fn quick_and_seen() -> Vec<Way> {
-    let slow_or_unseen = [Bytewise, RecvMmsg, Truncate, SpliceFrom, SendMmsg, Sendfile, SpliceTo];
-    ALL.iter().copied().filter(|way| !slow_or_unseen.contains(way)).collect()
+    let all = ALL.iter().copied();
+    all.filter(|way| {
+        !matches!(way, Bytewise) && BACKENDS.iter().all(|backend| way.expected(backend).contains(&Unseen::Seen))
+    })
+    .collect()
 }
 
 impl Way {
     pub fn kind(self) -> Kind {
         match self {
-            Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | Truncate
-            | SpliceFrom => Kind::Received,
+            Read | Readv | Recv | RecvFrom | RecvMsg | Preadv2 | PeekThenRead | Bytewise | RecvMmsg | RecvMmsgThree
+            | Recv32 | ByOption | Truncate | SpliceFrom => Kind::Received,
             Write | Writev | WritevMany | Send | SendTo | SendMsg | Pwritev2 | NonBlocking | ZeroCopy | OtherThread
-            | SendMmsg | Sendfile | SpliceTo => Kind::Sent,
+            | SendMmsg | SendMmsgThree | Write32 | Sendfile | SpliceTo => Kind::Sent,
         }
     }
 
@@ -91,7 +114,10 @@ impl Way {
             (SpliceFrom, "syscall") => &[Unseen::NoBuffer],
             (SpliceFrom, _) => &[],
             (Truncate | Sendfile | SpliceTo, _) => &[Unseen::NoBuffer],
-            (RecvMmsg | SendMmsg, "socket-tracepoints") => &[Unseen::NoBuffer],
+            (ByOption, _) => &[],
+            (RecvMmsg | SendMmsg | RecvMmsgThree | SendMmsgThree, "socket-tracepoints") => &[Unseen::NoBuffer],
+            (Recv32 | Write32, "socket-tracepoints") => &[Unseen::ForeignCaller],
+            (RecvMmsgThree | SendMmsgThree | Recv32 | Write32, "syscall") => &[],
             (WritevMany, _) if !has_bpf_loop() => &[Unseen::Seen, Unseen::TooManySegments],
             _ => &[Unseen::Seen],
         }
@@ -117,8 +143,22 @@ pub struct Step {
 pub struct Plan {
     seed: u64,
     ipv6: bool,
+    mptcp: bool,
     pub steps: Vec<Step>,
 }
+
+/// Of the server's thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    Usual,
+    /// Nice.
+    Low,
+    /// Takes the CPU from the others as soon as it can run.
+    RealTime,
+}
+
+/// Seeds from here on are of [`Plan::contended`].
+const CONTENDED: u64 = 1_000_000;
 
 /// A first step in which the seed travels.
 pub const SEED_BYTES: usize = 8;
@@ -134,14 +174,36 @@ impl Plan {
         Self::of_seed(1000 + number)
     }
 
+    /// One of many at once, by threads of different priority.
+    pub fn contended(number: u64) -> Self {
+        Self::of_seed(CONTENDED + number)
+    }
+
+    /// What becomes of the server's thread.
+    pub fn priority(&self) -> Priority {
+        match self.seed.checked_sub(CONTENDED) {
+            None => Priority::Usual,
+            Some(number) => match number % 4 {
+                0 => Priority::Low,
+                1 => Priority::RealTime,
+                _ => Priority::Usual,
+            },
+        }
+    }
+
     /// The plan of a seed: both ends come to the same.
     pub fn of_seed(seed: u64) -> Self {
         let mut steps = vec![Step { way: Read, len: SEED_BYTES }];
-        if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
+        if let Some(layer) = Layer::of_seed(seed) {
+            steps.extend(layer.steps());
+        } else if let Some(way) = usize::try_from(seed).ok().and_then(|index| ALL.get(index)) {
             let sizes: &[usize] = match way {
                 Bytewise => &[1, 300],
                 // One call each, so that each shows whole.
-                RecvMmsg | SendMmsg => &[64, 4000],
+                RecvMmsg | SendMmsg | RecvMmsgThree => &[64, 4000],
+                // Pages to be mapped; to be copied only since 5.11.
+                ByOption if has_bpf_loop() => &[40_960, 1000, 8192 + 10],
+                ByOption => &[40_960],
                 SpliceFrom | SpliceTo | Truncate => &[10, 4096, 60_000],
                 _ => &[1, 100, 4096, 32_767, 32_768, 32_769, 200_000, 1_000_000],
             };
@@ -152,22 +214,39 @@ impl Plan {
             }
         } else {
             let (mut random, ways) = (Random(seed), quick_and_seen());
-            for _ in 0..30 {
+            // Many small calls, so that some are made while a large one is copied.
+            let (count, sizes): (_, &[usize]) =
+                if seed < CONTENDED { (30, &[50, 3_000, 70_000]) } else { (20, &[50, 50, 3_000, 3_000, 50_000]) };
+            for _ in 0..count {
                 let way = *random.one_of(&ways);
-                let largest = *random.one_of(&[50, 3_000, 70_000]);
+                let largest = *random.one_of(sizes);
                 let len = 1 + random.below(largest);
                 steps.push(Step { way, len });
             }
         }
         // The last bytes come with a FIN right behind.
         steps.push(Step { way: Recv, len: 77 });
-        Self { seed, ipv6: false, steps }
+        Self { seed, ipv6: false, mptcp: false, steps }
     }
 
     /// The same, to be checked against that address.
     pub fn over(mut self, address: SocketAddr) -> Self {
         self.ipv6 = address.is_ipv6();
         self
+    }
+
+    /// The same, by a client that speaks MPTCP.
+    pub fn by_mptcp(self) -> Self {
+        Self { mptcp: true, ..self }
+    }
+
+    /// What takes the server's socket over, if anything.
+    pub fn layer(&self) -> Option<Layer> {
+        Layer::of_seed(self.seed)
+    }
+
+    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if self.mptcp { mptcp::connect(address) } else { TcpStream::connect(address) }
     }
 
     pub fn ipv6(&self) -> bool {
@@ -211,9 +290,10 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match usize::try_from(self.seed).ok().and_then(|index| ALL.get(index)) {
-            Some(way) => write!(f, "{way:?}"),
-            None => write!(f, "seed {}", self.seed),
+        match (usize::try_from(self.seed).ok().and_then(|index| ALL.get(index)), self.layer()) {
+            (Some(way), _) => write!(f, "{way:?}"),
+            (None, Some(layer)) => write!(f, "{layer:?}"),
+            (None, None) => write!(f, "seed {}", self.seed),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The server process: does what a plan says, by the system call that each step names.
 #![expect(unsafe_code, reason = "every way to call the kernel with a socket is the point of it")]
 
-use super::plan::{Plan, SEED_BYTES, Step, Way};
+use super::odd;
+use super::plan::{Plan, Priority, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
+use s3auditd_tests::mptcp;
 use std::{
     io::{self, Error, Read as _, Seek as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -15,7 +17,10 @@ use std::{
 /// # Errors
 /// The listener's.
 pub fn serve(bind: &str) -> io::Result<()> {
-    let listener = TcpListener::bind(bind)?;
+    let listener = match bind.strip_prefix("mptcp+") {
+        Some(address) => mptcp::listener(address.parse().map_err(Error::other)?)?,
+        None => TcpListener::bind(bind)?,
+    };
     println!("{}", listener.local_addr()?);
     for stream in listener.incoming() {
         std::thread::spawn(|| {
@@ -37,6 +42,8 @@ fn connection(mut stream: TcpStream) -> io::Result<()> {
     let mut seed = [0; SEED_BYTES];
     stream.read_exact(&mut seed)?;
     let plan = Plan::of_seed(u64::from_le_bytes(seed));
+    become_of(plan.priority());
+    let _kept = plan.layer().map(|layer| layer.put_on_server(&stream)).transpose()?;
     let last = plan.steps.len() - 1;
     for (number, (at, step)) in plan.all_placed().enumerate().skip(1) {
         if step.way.kind() == Kind::Sent {
@@ -50,6 +57,20 @@ fn connection(mut stream: TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// This thread and those that it starts. Where it is not permitted they stay as they are: less is tried then.
+fn become_of(priority: Priority) {
+    const THIS_THREAD: libc::pid_t = 0;
+    let parameters = libc::sched_param { sched_priority: 5 };
+    // SAFETY: the parameters live through the call.
+    let _where_permitted = unsafe {
+        match priority {
+            Priority::Usual => 0,
+            Priority::Low => libc::setpriority(libc::PRIO_PROCESS, THIS_THREAD.cast_unsigned(), 15),
+            Priority::RealTime => libc::sched_setscheduler(THIS_THREAD, libc::SCHED_RR, &raw const parameters),
+        }
+    };
 }
 
 /// The result of a call as a count of bytes.
@@ -66,8 +87,12 @@ fn receive(stream: &TcpStream, step: &Step) -> io::Result<()> {
     let mut left = step.len;
     let mut buffer = vec![0_u8; step.len.max(16)];
     while left > 0 {
-        // SAFETY: every buffer is at least as long as the call is told.
-        left -= count(unsafe { receive_once(fd, step.way, &mut buffer, left) })?;
+        let moved = match step.way {
+            Way::ByOption => odd::receive_by_option(stream, left),
+            // SAFETY: every buffer is at least as long as the call is told.
+            _ => unsafe { receive_once(fd, step.way, &mut buffer, left) },
+        };
+        left -= count(moved)?;
     }
     Ok(())
 }
@@ -96,6 +121,8 @@ unsafe fn receive_once(fd: RawFd, way: Way, buffer: &mut [u8], left: usize) -> i
                 libc::recv(fd, to, left, libc::MSG_PEEK);
                 libc::recv(fd, to, left, 0)
             }
+            Way::RecvMmsgThree => odd::three_messages(fd, to.cast(), left, true),
+            Way::Recv32 => odd::recv_32(fd, buffer),
             Way::RecvMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::recvmmsg(fd, &raw mut messages, 1, 0, null_mut()) == 1 {
@@ -170,6 +197,8 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             Way::SendTo => libc::sendto(fd, from, rest.len(), 0, null(), 0),
             Way::SendMsg => libc::sendmsg(fd, &raw const message, 0),
             Way::ZeroCopy => libc::sendmsg(fd, &raw const message, libc::MSG_ZEROCOPY),
+            Way::SendMmsgThree => odd::three_messages(fd, from.cast_mut().cast(), rest.len(), false),
+            Way::Write32 => odd::write_32(fd, rest),
             Way::SendMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::sendmmsg(fd, &raw mut messages, 1, 0) == 1 { messages.msg_len as isize } else { -1 }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// What counts as installed already.
 #[derive(Clone, Copy)]
-pub(super) enum Installed {
+pub(crate) enum Installed {
     /// Nothing: packages are for another system.
     Nothing,
     /// What this machine has: packages are to run here.
@@ -19,7 +19,7 @@ pub(super) enum Installed {
 }
 
 /// See the module.
-pub(super) struct Apt {
+pub(crate) struct Apt {
     home: PathBuf,
 }
 
@@ -31,10 +31,17 @@ impl Drop for Apt {
 }
 
 impl Apt {
-    /// With the newest lists of these suites, and preferences as in apt_preferences(5).
-    pub(super) fn open(suites: &[&str], preferences: &str, installed: Installed) -> anyhow::Result<Self> {
+    /// With the newest lists of these suites, of packages for that architecture, and preferences as in
+    /// apt_preferences(5).
+    pub(crate) fn open(
+        suites: &[&str],
+        architecture: &str,
+        preferences: &str,
+        installed: Installed,
+    ) -> anyhow::Result<Self> {
         let archives = Archives::of_this_machine()?;
-        let name = format!("s3auditd-apt-{}-{}", std::process::id(), suites.first().unwrap_or(&"none"));
+        let suite = suites.first().unwrap_or(&"none");
+        let name = format!("s3auditd-apt-{}-{architecture}-{suite}", std::process::id());
         let apt = Self { home: std::env::temp_dir().join(name) };
         let home = &apt.home;
         for folder in ["state/lists/partial", "cache/archives/partial"] {
@@ -58,7 +65,9 @@ impl Apt {
 #clear APT::Update::Post-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear DPkg::Post-Invoke;
-APT::Architecture "amd64";
+APT::Architecture "{architecture}";
+#clear APT::Architectures;
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 APT::Install-Recommends "false";
 Acquire::Languages "none";
@@ -88,19 +97,19 @@ Dir::Etc::PreferencesParts "/dev/null";
     }
 
     /// Every package that begins so.
-    pub(super) fn names(&self, beginning: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn names(&self, beginning: &str) -> anyhow::Result<Vec<String>> {
         let names = output(self.command("apt-cache").args(["pkgnames", beginning])).context("apt-cache pkgnames")?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
     /// Unpacks one package, without what it depends on.
-    pub(super) fn unpack(&self, package: &str, into: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack(&self, package: &str, into: &Path) -> anyhow::Result<()> {
         succeed(self.command("apt-get").args(["--quiet=2", "download", package]))?;
         self.unpack_all(&self.home, into)
     }
 
     /// Unpacks a package and whatever it needs that is not installed.
-    pub(super) fn unpack_with_dependencies(&self, package: &str, into: &Path) -> anyhow::Result<()> {
+    pub(crate) fn unpack_with_dependencies(&self, package: &str, into: &Path) -> anyhow::Result<()> {
         succeed(self.command("apt-get").args(["--quiet=2", "--yes", "--download-only", "install", package]))?;
         self.unpack_all(&self.home.join("cache/archives"), into)
     }
@@ -119,7 +128,7 @@ Dir::Etc::PreferencesParts "/dev/null";
 }
 
 /// This machine's release, as its suites are named.
-pub(super) fn codename() -> anyhow::Result<String> {
+pub(crate) fn codename() -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())

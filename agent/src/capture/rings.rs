@@ -1,0 +1,168 @@
+//! The rings of all CPUs that are online, also of those that come online later.
+//!
+//! A perf event dies with its CPU (`perf_event_exit_cpu` in `kernel/events/core.c`), and stays dead when the CPU comes
+//! back. So a ring belongs to one stay of its CPU: what goes offline gives it back, what comes online gets a new one. A CPU
+//! that was away between two looks shows by samples that its ring refused since.
+
+use super::{
+    AttachError, monotonic_ns,
+    ring::{self, Entry, Ring},
+};
+use aya::maps::MapData;
+use s3auditd_rebuild::sample::Sample;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
+use tracing::{info, warn};
+
+/// See the module.
+pub struct Rings {
+    /// The perf event array in which the programs look for their CPU's ring.
+    events: MapData,
+    ring_bytes: usize,
+    watermark: u32,
+    open: Vec<Ring>,
+    /// Out of the array, with the time since when. A program that began before may still write into them.
+    retired: Vec<(Ring, u64)>,
+    read: BTreeMap<u32, CpuRead>,
+    /// By CPU: how many samples were refused when its ring was last looked at.
+    refused: BTreeMap<u32, u64>,
+    /// CPUs without a ring of which that was said.
+    said: BTreeSet<u32>,
+}
+
+/// What was read of one CPU's rings.
+#[derive(Clone, Copy, Default)]
+pub struct CpuRead {
+    pub read: u64,
+    pub read_bytes: u64,
+    pub undecodable: u64,
+    pub reported_lost: u64,
+}
+
+impl CpuRead {
+    /// Counted each time, said ever more rarely.
+    fn not_understood(&mut self, why: &dyn std::fmt::Display) {
+        self.undecodable += 1;
+        if self.undecodable.is_power_of_two() {
+            warn!(total = self.undecodable, "a ring record is no sample: {why}");
+        }
+    }
+}
+
+impl Rings {
+    /// One for each CPU that is online now.
+    ///
+    /// # Errors
+    /// A ring could not be opened.
+    pub fn open(events: MapData, ring_bytes: usize, watermark: u32) -> Result<Self, AttachError> {
+        let mut rings = Self {
+            events,
+            ring_bytes,
+            watermark,
+            open: Vec::new(),
+            retired: Vec::new(),
+            read: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            said: BTreeSet::new(),
+        };
+        let online = online().map_err(|source| AttachError::System { what: "the list of online CPUs", source })?;
+        for cpu in online {
+            rings.add(cpu).map_err(|source| AttachError::Ring { cpu, ring_bytes, source })?;
+        }
+        Ok(rings)
+    }
+
+    /// How many CPUs have one.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Looks which CPUs are online. `refused` gives, by CPU, the samples that the rings have refused until it is called.
+    /// Whether a ring was retired: it goes when a grace period has passed.
+    pub fn follow(&mut self, refused: impl Fn() -> Vec<u64>) -> bool {
+        // Should the list not be there for once, it is the next time.
+        let Ok(online) = online() else { return false };
+        let counts = refused();
+        for ring in std::mem::take(&mut self.open) {
+            let cpu = ring.cpu();
+            let count = counts.get(cpu as usize).copied().unwrap_or_default();
+            // What programs emitted before the first ring was there was refused too, so the first look compares nothing.
+            let works = self.refused.insert(cpu, count).is_none_or(|before| before == count);
+            if online.contains(&cpu) && works {
+                self.open.push(ring);
+            } else {
+                self.retired.push((ring, u64::MAX));
+            }
+        }
+        let without: Vec<_> =
+            online.into_iter().filter(|cpu| self.open.iter().all(|ring| ring.cpu() != *cpu)).collect();
+        for cpu in without {
+            match self.add(cpu) {
+                Ok(()) => {
+                    self.said.remove(&cpu);
+                    let count = refused().get(cpu as usize).copied().unwrap_or_default();
+                    self.refused.insert(cpu, count);
+                    info!(cpu, refused = count, "a CPU has come online, and has a ring now");
+                }
+                Err(error) if self.said.insert(cpu) => {
+                    warn!(cpu, %error, "a CPU has come online, and its ring cannot be opened: its samples are lost");
+                }
+                Err(_) => {}
+            }
+        }
+        // Only now: a ring is out of the array when its successor is in.
+        let now_ns = monotonic_ns();
+        let fresh = self.retired.iter_mut().filter(|(_, since_ns)| *since_ns == u64::MAX);
+        fresh.map(|(_, since_ns)| *since_ns = now_ns).count() > 0
+    }
+
+    /// Hands over every sample that the rings hold now; whether there was any. `passed_ns`: every program that began
+    /// before had ended when this was called.
+    pub fn drain(&mut self, passed_ns: u64, mut each: impl FnMut(&Sample<'_>)) -> bool {
+        let mut any = false;
+        for ring in self.open.iter_mut().chain(self.retired.iter_mut().map(|(ring, _)| ring)) {
+            let cpu = self.read.entry(ring.cpu()).or_default();
+            let before = cpu.read;
+            ring.drain(|entry| match entry {
+                Entry::Sample(bytes) => {
+                    cpu.read += 1;
+                    match Sample::parse(bytes) {
+                        Ok(sample) => {
+                            cpu.read_bytes += (size_of_val(&sample.header) + sample.payload.len()) as u64;
+                            each(&sample);
+                        }
+                        Err(error) => cpu.not_understood(&error),
+                    }
+                }
+                Entry::Lost(count) => cpu.reported_lost += count,
+                Entry::Nonsense(bytes) => cpu.not_understood(&format_args!("{bytes} bytes of a ring make no sense")),
+            });
+            any |= cpu.read != before;
+        }
+        self.retired.retain(|(_, since_ns)| *since_ns >= passed_ns);
+        any
+    }
+
+    /// Waits until a ring has reached its watermark, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        ring::wait(&self.open, timeout);
+    }
+
+    /// Of a CPU's rings, this one and those before; nothing for one that never had a ring.
+    pub fn read(&self, cpu: u32) -> Option<CpuRead> {
+        self.read.get(&cpu).copied()
+    }
+
+    fn add(&mut self, cpu: u32) -> io::Result<()> {
+        self.open.push(Ring::open(&self.events, cpu, self.ring_bytes, self.watermark)?);
+        self.read.entry(cpu).or_default();
+        Ok(())
+    }
+}
+
+fn online() -> io::Result<Vec<u32>> {
+    aya::util::online_cpus().map_err(|(_, source)| source)
+}

@@ -1,0 +1,317 @@
+//! The JSON of a record, byte for byte as `serde_json` writes it, and faster: most texts need no escape, and whether one
+//! does is seen at once for the whole text.
+//!
+//! It knows the shapes that records have (texts, integers, flags, lists, maps with texts as keys) and no others.
+
+use serde::Serialize;
+use serde::ser::{Impossible, SerializeMap, SerializeSeq, SerializeStruct, Serializer};
+use std::fmt::Error;
+
+/// Appends the value to `out`.
+///
+/// # Errors
+/// A shape that no record has; `out` holds rubbish then.
+pub(super) fn write(out: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Error> {
+    value.serialize(Writer(out))
+}
+
+/// Where the next value goes.
+struct Writer<'a>(&'a mut Vec<u8>);
+
+/// Inside of a list, map or struct: what stands before the next entry, and what ends it.
+struct Inside<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+    end: u8,
+}
+
+impl<'a> Writer<'a> {
+    fn inside(self, begin: u8, end: u8) -> Inside<'a> {
+        self.0.push(begin);
+        Inside { out: self.0, first: true, end }
+    }
+
+    /// What is rare, or not worth the trouble.
+    fn slowly(self, value: &impl Serialize) -> Result<(), Error> {
+        serde_json::to_writer(self.0, value).map_err(|_| Error)
+    }
+}
+
+fn text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
+    // Without a way out of the loop, so that it takes many bytes at a time.
+    let is_special = |byte| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    if text.bytes().fold(0, |any, byte| any | is_special(byte)) != 0 {
+        return Writer(out).slowly(&text);
+    }
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
+impl Inside<'_> {
+    fn next(&mut self) -> Writer<'_> {
+        if !std::mem::take(&mut self.first) {
+            self.out.push(b',');
+        }
+        Writer(self.out)
+    }
+
+    fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        text(self.next().0, name)?;
+        self.out.push(b':');
+        value.serialize(Writer(self.out))
+    }
+
+    fn close(self) {
+        self.out.push(self.end);
+    }
+}
+
+impl<'a> Serializer for Writer<'a> {
+    type Ok = ();
+    type Error = Error;
+    type SerializeSeq = Inside<'a>;
+    type SerializeMap = Inside<'a>;
+    type SerializeStruct = Inside<'a>;
+    type SerializeTuple = Impossible<(), Error>;
+    type SerializeTupleStruct = Impossible<(), Error>;
+    type SerializeTupleVariant = Impossible<(), Error>;
+    type SerializeStructVariant = Impossible<(), Error>;
+
+    fn serialize_bool(self, value: bool) -> Result<(), Error> {
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+        Ok(())
+    }
+
+    fn serialize_i8(self, value: i8) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_i16(self, value: i16) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_i32(self, value: i32) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_i64(self, value: i64) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_u8(self, value: u8) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_u16(self, value: u16) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_u32(self, value: u32) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_u64(self, value: u64) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_f32(self, _: f32) -> Result<(), Error> {
+        Err(Error)
+    }
+
+    fn serialize_f64(self, _: f64) -> Result<(), Error> {
+        Err(Error)
+    }
+
+    fn serialize_char(self, value: char) -> Result<(), Error> {
+        self.slowly(&value)
+    }
+
+    fn serialize_str(self, value: &str) -> Result<(), Error> {
+        text(self.0, value)
+    }
+
+    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
+        Err(Error)
+    }
+
+    fn serialize_none(self) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<(), Error> {
+        self.0.extend_from_slice(b"null");
+        Ok(())
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<(), Error> {
+        self.serialize_unit()
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<(), Error> {
+        text(self.0, name)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Error> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<(), Error> {
+        Err(Error)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Inside<'a>, Error> {
+        Ok(self.inside(b'[', b']'))
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, Error> {
+        Err(Error)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, Error> {
+        Err(Error)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, Error> {
+        Err(Error)
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Inside<'a>, Error> {
+        Ok(self.inside(b'{', b'}'))
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Inside<'a>, Error> {
+        Ok(self.inside(b'{', b'}'))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, Error> {
+        Err(Error)
+    }
+}
+
+impl SerializeSeq for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        value.serialize(self.next())
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close();
+        Ok(())
+    }
+}
+
+/// Keys have to be texts: anything else would be no JSON.
+impl SerializeMap for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Error> {
+        let from = self.next().0.len();
+        key.serialize(Writer(self.out))?;
+        if self.out.get(from) == Some(&b'"') { Ok(()) } else { Err(Error) }
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
+        self.out.push(b':');
+        value.serialize(Writer(self.out))
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close();
+        Ok(())
+    }
+}
+
+impl SerializeStruct for Inside<'_> {
+    type Ok = ();
+    type Error = Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
+        self.field(name, value)
+    }
+
+    fn end(self) -> Result<(), Error> {
+        self.close();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Serialize)]
+    struct Inner {
+        list: Vec<Option<i64>>,
+        kind: &'static str,
+    }
+
+    #[derive(Serialize)]
+    struct Shape {
+        #[serde(flatten)]
+        flat: Inner,
+        flag: bool,
+        nothing: Option<u8>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_out: Option<u8>,
+        most: u64,
+        map: BTreeMap<String, String>,
+        empty: BTreeMap<String, u8>,
+    }
+
+    #[test]
+    fn every_byte_is_as_serde_json_has_it() {
+        // Every character that is escaped, some that are not, and some that are long, alone and in the middle.
+        let texts = (0..0x100_u32).chain([0x2028, 0xffff, 0x1f980]).filter_map(char::from_u32);
+        let texts =
+            texts.flat_map(|letter| [letter.to_string(), format!("some {letter} text that is longer than a word")]);
+        for text in texts {
+            let shape = Shape {
+                flat: Inner { list: vec![None, Some(i64::MIN), Some(7)], kind: "kind" },
+                flag: true,
+                nothing: None,
+                left_out: None,
+                most: u64::MAX,
+                map: BTreeMap::from([(text.clone(), text.clone()), ("other".to_owned(), text.clone())]),
+                empty: BTreeMap::new(),
+            };
+            let mut json = Vec::new();
+            write(&mut json, &shape).unwrap();
+            assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&shape).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_would_be_no_json_is_refused() {
+        assert!(write(&mut Vec::new(), &BTreeMap::from([(1, 2)])).is_err());
+        assert!(write(&mut Vec::new(), &0.5).is_err());
+    }
+}
