@@ -14,13 +14,16 @@ use s3auditd_tests::{expect, mptcp};
 use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("unseen::a_body_that_goes_out_by_sendfile", sendfile),
-        Scenario::new("unseen::mptcp_is_said_in_the_coverage_and_a_plain_client_is_audited", multipath),
+        Scenario::needing(
+            "unseen::mptcp_is_said_in_the_coverage_and_a_plain_client_is_audited",
+            &[Need::Mptcp],
+            multipath,
+        ),
         Scenario::needing("unseen::io_uring_never_shows_another_calls_buffer", &[Need::IoUring], io_uring_guard),
     ]
 }
@@ -74,10 +77,6 @@ fn send_whole(file: &File, stream: &std::net::TcpStream) -> bool {
 /// A listener that speaks MPTCP, as Go's do by default: plain clients are like any other, and of those that speak it too is
 /// said that there are some, and how much they moved.
 fn multipath() -> anyhow::Result<()> {
-    if !Path::new("/proc/sys/net/mptcp/enabled").exists() {
-        eprintln!("noted: MPTCP is not tried, this kernel has none");
-        return Ok(());
-    }
     let listener = mptcp::listener(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let gateway =
         raw::on(listener, |_, stream| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok())?;

@@ -10,6 +10,7 @@ mod golden;
 mod guest;
 mod initramfs;
 mod kernel;
+mod modules;
 mod processor;
 mod qemu;
 mod table;
@@ -21,7 +22,7 @@ use guest::Guest;
 use kernel::{Kernel, Series};
 use processor::Processor;
 use qemu::Qemu;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -38,9 +39,20 @@ struct Backend {
     scenarios: &'static [&'static str],
 }
 
-/// Run with every backend: every way to receive and send, byte for byte; and a gateway, from its sockets to the webhook.
-const ALWAYS: &[&str] =
-    &["capture::each_way_to_receive_and_send_is_byte_exact", "kernel::a_gateway_is_audited_and_the_ledger_balances"];
+/// Run with every backend: every way to receive and send, byte for byte; a gateway, from its sockets to the webhook; and
+/// a socket that the kernel itself reads and writes.
+const ALWAYS: &[&str] = &[
+    "capture::each_way_to_receive_and_send_is_byte_exact",
+    "kernel::a_gateway_is_audited_and_the_ledger_balances",
+    KERNEL_TLS,
+];
+
+const KERNEL_TLS: &str = "capture::kernel_tls_is_named_and_gives_no_byte";
+const MULTIPATH: &str = "capture::mptcp_is_named_and_gives_no_byte";
+
+/// What is about something that Debian builds into its kernels only from a series on: left out before, and from there on
+/// the kernel has to have it.
+const SINCE: &[(&str, &str)] = &[(KERNEL_TLS, "6.1"), (MULTIPATH, "6.1")];
 
 /// All scenarios need no foreign program. What does not depend on the backend is run with one of them.
 const BACKENDS: &[Backend] = &[
@@ -65,7 +77,7 @@ const BACKENDS: &[Backend] = &[
         scenarios: &[
             "capture::threads_that_preempt_each_other_are_byte_exact",
             "capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
-            "capture::mptcp_is_named_and_gives_no_byte",
+            MULTIPATH,
             "leftovers::nothing_stays_in_the_kernel",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
@@ -221,7 +233,8 @@ impl Machines {
         // A line for each backend.
         let lines: Vec<_> =
             plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
-        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")))?;
+        let modules: BTreeMap<_, _> = kernels.iter().map(|kernel| (kernel.release(), kernel.modules())).collect();
+        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")), &modules)?;
         Ok(Self { qemu, kernels, initramfs })
     }
 
@@ -307,6 +320,11 @@ fn series(only: &[String]) -> Vec<&'static Series> {
     let asked = |series: &&Series| only.iter().any(|only| only == series.name);
     let usual = |series: &&Series| only.is_empty() && series.processor == Processor::Amd64;
     kernel::ALL.iter().filter(|series| usual(series) || asked(series)).collect()
+}
+
+/// The scenarios of [`SINCE`] that its kernels are too old for.
+fn left_out(series: &Series) -> Vec<&'static str> {
+    SINCE.iter().filter(|(_, since)| !series.is_from(since)).map(|(name, _)| *name).collect()
 }
 
 fn position(series: &Series) -> Option<usize> {
