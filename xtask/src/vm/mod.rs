@@ -48,11 +48,13 @@ const ALWAYS: &[&str] = &[
 ];
 
 const KERNEL_TLS: &str = "capture::kernel_tls_is_named_and_gives_no_byte";
+/// The same through the whole daemon: what it says and counts does not depend on the backend.
+const KERNEL_TLS_SAID: &str = "unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances";
 const MULTIPATH: &str = "capture::mptcp_is_named_and_gives_no_byte";
 
 /// What is about something that Debian builds into its kernels only from a series on: left out before, and from there on
 /// the kernel has to have it.
-const SINCE: &[(&str, &str)] = &[(KERNEL_TLS, "6.1"), (MULTIPATH, "6.1")];
+const SINCE: &[(&str, &str)] = &[(KERNEL_TLS, "6.1"), (KERNEL_TLS_SAID, "6.1"), (MULTIPATH, "6.1")];
 
 /// All scenarios need no foreign program. What does not depend on the backend is run with one of them.
 const BACKENDS: &[Backend] = &[
@@ -78,6 +80,7 @@ const BACKENDS: &[Backend] = &[
             "capture::threads_that_preempt_each_other_are_byte_exact",
             "capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             MULTIPATH,
+            KERNEL_TLS_SAID,
             "leftovers::nothing_stays_in_the_kernel",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],

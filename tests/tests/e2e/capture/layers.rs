@@ -250,7 +250,7 @@ fn remove(map: &OwnedFd, key: u32) -> io::Result<()> {
 }
 
 /// Both directions with one key that both ends know; the test is not about secrets.
-fn tls(stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn tls(stream: &TcpStream) -> io::Result<()> {
     const SOL_TLS: libc::c_int = 282;
     const TLS_1_2: u16 = 0x0303;
     const AES_GCM_128: u16 = 51;

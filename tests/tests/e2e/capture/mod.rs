@@ -5,7 +5,7 @@
 //! a function of its offset, so each sample can be checked where it stands.
 
 mod cpus;
-mod layers;
+pub(crate) mod layers;
 mod notes;
 mod odd;
 mod plan;
