@@ -22,7 +22,7 @@ pub fn start_audited(webhook: &str) -> anyhow::Result<Gateway> {
 }
 
 fn start_with(variables: &[(&str, &str)]) -> anyhow::Result<Gateway> {
-    let binary = tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.0))?;
+    let binary = tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
     let folder = tempfile::tempdir().context("a folder for MinIO")?;
     let address = local(free_port()?);
     let mut child = Command::new(binary)
