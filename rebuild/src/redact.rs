@@ -82,7 +82,7 @@ impl Redaction {
                 .is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
         };
         (may_be_listed(name) && NAMES.iter().any(|listed| equals(listed)))
-            || ENDINGS.iter().any(ends)
+            || (may_end(name) && ENDINGS.iter().any(ends))
             || self.extra_names.iter().any(|extra| equals(extra.trim()))
     }
 
@@ -185,7 +185,7 @@ impl Redaction {
         if memchr::memchr3(b'=', b':', b'%', text).is_none() {
             return true;
         }
-        if memchr::memchr(b'%', text).is_some() || memchr::memmem::find(text, b"://").is_some() {
+        if memchr::memchr(b'%', text).is_some() || has_scheme(text) {
             return false;
         }
         let mut name_from = 0;
@@ -267,6 +267,16 @@ fn may_be_listed(name: &[u8]) -> bool {
     name.first().is_some_and(|first| letters & letter(*first) != 0)
 }
 
+/// The last letters of [`ENDINGS`].
+fn may_end(name: &[u8]) -> bool {
+    matches!(name.last(), Some(b'n' | b'N' | b'y' | b'Y'))
+}
+
+/// Whether `://` is in it. A searcher for three bytes costs more than a look behind each colon.
+fn has_scheme(text: &[u8]) -> bool {
+    memchr::memchr_iter(b':', text).any(|at| text.get(at..).is_some_and(|rest| rest.starts_with(b"://")))
+}
+
 /// As `String::from_utf8_lossy`, and faster on text, which nearly everything is.
 pub(crate) fn lossy(text: &[u8]) -> String {
     match std::str::from_utf8(text) {
@@ -321,7 +331,7 @@ fn value_length(text: &[u8], level: u32) -> usize {
 
 /// Cuts `user:password` of every `scheme://user:password@host`.
 fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memmem::find(text, b"://").is_none() || memchr::memchr(b'@', text).is_none() {
+    if !has_scheme(text) || memchr::memchr(b'@', text).is_none() {
         return Cow::Borrowed(text);
     }
     let mut kept = Vec::with_capacity(text.len());
@@ -445,6 +455,14 @@ mod tests {
         assert_eq!(header("bearer abc"), "Bearer *REDACTED*");
         assert_eq!(header("c2VjcmV0"), "*REDACTED*");
         assert_eq!(header("AWS4-HMAC-SHA256 c2VjcmV0"), "AWS4-HMAC-SHA256 *REDACTED*");
+    }
+
+    #[test]
+    fn every_ending_is_found_in_any_case() {
+        for ending in ENDINGS {
+            assert!(Redaction::default().covers(format!("x{ending}").as_bytes()), "{ending}");
+            assert!(Redaction::default().covers(format!("X{ending}").to_ascii_uppercase().as_bytes()), "{ending}");
+        }
     }
 
     #[test]
