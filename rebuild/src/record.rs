@@ -14,6 +14,7 @@ mod json;
 mod making;
 pub mod served;
 pub mod status;
+mod texts;
 
 pub use document::WekaInfo;
 
@@ -251,14 +252,7 @@ fn event_id(time: Timestamp, instance_id: &str, sequence: u64) -> String {
     let (high, low) = ((instance >> 20) & 0xfff, instance & 0xf_ffff);
     let first = (milliseconds << 16) | 0x7000 | high;
     let second = (0b10 << 62) | (low << 42) | (sequence & 0x3ff_ffff_ffff);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        first >> 32,
-        (first >> 16) & 0xffff,
-        first & 0xffff,
-        second >> 48,
-        second & 0xffff_ffff_ffff
-    )
+    texts::uuid(first, second)
 }
 
 /// FNV-1a, 64 bits. Not a cryptographic hash; an instance id is not a secret.

@@ -366,7 +366,8 @@ fn authorization(value: &[u8]) -> String {
     let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
     match scheme {
         b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
-            let mut kept = String::from_utf8_lossy(scheme).into_owned();
+            let mut kept = String::with_capacity(value.len());
+            kept.push_str(&lossy(scheme));
             for (at, sent) in rest.split(|&byte| byte == b',').take(MAX_FIELDS).enumerate() {
                 // With the blank behind the comma, or without, as it was sent.
                 kept.push_str(match sent.first() {
@@ -376,16 +377,26 @@ fn authorization(value: &[u8]) -> String {
                 });
                 let field = sent.trim_ascii();
                 let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
-                kept.push_str(&match name {
+                match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.
                     b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
-                        ["Credential=", &String::from_utf8_lossy(value)].concat()
+                        kept.push_str("Credential=");
+                        kept.push_str(&lossy(value));
                     }
-                    b"SignedHeaders" => ["SignedHeaders=", &String::from_utf8_lossy(value)].concat(),
-                    b"Credential" => format!("Credential={REDACTED}"),
-                    b"Signature" => format!("Signature={REDACTED}"),
-                    _ => REDACTED.to_owned(),
-                });
+                    b"SignedHeaders" => {
+                        kept.push_str("SignedHeaders=");
+                        kept.push_str(&lossy(value));
+                    }
+                    b"Credential" => {
+                        kept.push_str("Credential=");
+                        kept.push_str(REDACTED);
+                    }
+                    b"Signature" => {
+                        kept.push_str("Signature=");
+                        kept.push_str(REDACTED);
+                    }
+                    _ => kept.push_str(REDACTED),
+                }
             }
             kept
         }

@@ -6,7 +6,7 @@ use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, P
 use super::event::Kind;
 use super::headers::{self, TextMap, Texts};
 use super::served::{Cgroups, Served};
-use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
+use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
 use crate::s3::caller::{AuthType, Caller, Expiry, SignatureVersion};
@@ -17,7 +17,6 @@ use crate::s3::operation::{Ambiguity, Class, Dialect};
 use crate::s3::outcome;
 use crate::s3::post_form::PostForm;
 use crate::s3::sts;
-use jiff::Timestamp;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -85,14 +84,14 @@ impl Making<'_> {
             request_body_bytes: exchange.request_body_bytes,
             response_body_bytes: exchange.response_body_bytes,
             client_address: Endpoint {
-                ip: client.ip.to_string(),
+                ip: texts::ip(client.ip),
                 port: client.port,
                 source: Some(client.source.name()),
             },
             peer: endpoint(connection.client),
             server: endpoint(connection.server),
             process: self.process(),
-            start_time: rfc3339(clock.wall(exchange.started_ns)),
+            start_time: texts::rfc3339(clock.wall(exchange.started_ns)),
             connection: connection.cookie.to_string(),
             connection_preexisting: connection.preexisting,
             exchange: exchange.ordinal,
@@ -133,7 +132,7 @@ impl Making<'_> {
             request_query,
             response_header,
             s3auditd: own,
-            time: rfc3339(clock.wall(exchange.ended_ns)),
+            time: texts::rfc3339(clock.wall(exchange.ended_ns)),
             user_agent,
             weka_info: self.settings.weka_info.clone(),
         };
@@ -302,17 +301,13 @@ impl Making<'_> {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { ip: address.ip().to_canonical().to_string(), port: Some(address.port()), source: None }
+    Endpoint { ip: texts::ip(address.ip().to_canonical()), port: Some(address.port()), source: None }
 }
 
 /// Current MinIO writes IPv6 addresses in brackets; WEKA's lineage does not.
 fn remote_host(ip: IpAddr, dialect: Dialect) -> String {
     match (ip, dialect) {
         (IpAddr::V6(v6), Dialect::Minio) => format!("[{v6}]"),
-        _ => ip.to_string(),
+        _ => texts::ip(ip),
     }
-}
-
-fn rfc3339(time: Timestamp) -> String {
-    format!("{time:.9}")
 }
