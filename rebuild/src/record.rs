@@ -139,7 +139,7 @@ impl RecordMaker {
     }
 
     /// Makes the record of an exchange that was read with the same settings.
-    pub fn record(&mut self, reading: Reading<'_>, clock: Clock) -> Record {
+    pub fn record<'a>(&'a mut self, reading: Reading<'a>, clock: Clock) -> Record<'a> {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
         making::record(&self.settings, &self.cgroups, reading, clock, number)
     }
@@ -181,13 +181,13 @@ impl Reading<'_> {
 
 /// An audit record. It is made by a [`RecordMaker`] and has nothing in it that must not be written down.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    document: Document,
+pub struct Record<'a> {
+    document: Document<'a>,
     class: Class,
     outcome: Outcome,
 }
 
-impl Record {
+impl Record<'_> {
     /// Its number; consecutive per maker.
     #[must_use]
     pub fn sequence(&self) -> u64 {

@@ -88,48 +88,52 @@ impl Redaction {
 
     /// A header's value as it may be written down.
     #[must_use]
-    pub fn header(&self, name: &[u8], value: &[u8]) -> String {
+    pub fn header<'v>(&self, name: &[u8], value: &'v [u8]) -> Cow<'v, str> {
         if !self.is_let_through(name) {
-            return cut_all(value);
+            return Cow::Borrowed(cut_all(value));
         }
         if name.trim_ascii().eq_ignore_ascii_case(b"authorization") && !self.extra_names_cover(name) {
-            return authorization(value);
+            return Cow::Owned(authorization(value));
         }
         if self.covers(name) {
-            return cut_all(value);
+            return Cow::Borrowed(cut_all(value));
         }
         // These two are paths of objects, whose keys may look like parameters: only a query behind them is one.
         let path_like = [&b"x-amz-copy-source"[..], b"x-amz-rename-source"];
         if path_like.iter().any(|path_like| name.eq_ignore_ascii_case(path_like)) {
-            return self.path(value);
+            return self.scan(value, false);
         }
-        self.text(value)
+        self.scan(value, true)
     }
 
     /// A decoded query parameter's value as it may be written down.
     #[must_use]
     pub fn parameter(&self, name: &[u8], value: &[u8]) -> String {
         if !self.is_let_through(name) {
-            return cut_all(value);
+            return cut_all(value).to_owned();
         }
         // Decoding may have brought forth a name in the name: `a%26Signature=…`, `Signature%3Dx=…`.
         let last = name.rsplit(|byte| b"?&;#,/ ".contains(byte)).next().unwrap_or(name);
         let holds_secret = name.contains(&b'=') && self.text(name).contains(REDACTED);
-        if self.covers(name) || self.covers(last) || holds_secret { cut_all(value) } else { self.text(value) }
+        if self.covers(name) || self.covers(last) || holds_secret {
+            cut_all(value).to_owned()
+        } else {
+            self.text(value)
+        }
     }
 
     /// A text that may hold URIs or parameters: every `name=value` with a covered name loses its value, at every level
     /// of percent-encoding, and every `scheme://user:password@` its user information.
     #[must_use]
     pub fn text(&self, text: &[u8]) -> String {
-        self.scan(text, true)
+        self.scan(text, true).into_owned()
     }
 
     /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
     /// common names of partitions.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
-        self.scan(path, false)
+        self.scan(path, false).into_owned()
     }
 
     /// Whether an allow-list lets a header or a parameter of that name through.
@@ -144,7 +148,7 @@ impl Redaction {
         self.extra_names.iter().any(|extra| name.eq_ignore_ascii_case(extra.trim().as_bytes()))
     }
 
-    fn scan(&self, text: &[u8], mut in_query: bool) -> String {
+    fn scan<'t>(&self, text: &'t [u8], mut in_query: bool) -> Cow<'t, str> {
         if self.stays(text, in_query) {
             return lossy(text);
         }
@@ -176,7 +180,7 @@ impl Redaction {
                 },
             }
         }
-        lossy(&kept)
+        Cow::Owned(lossy(&kept).into_owned())
     }
 
     /// Whether nothing of a text is cut, as far as can be seen at little cost. Most texts end here: without `=`, `:` and `%`
@@ -278,10 +282,10 @@ fn has_scheme(text: &[u8]) -> bool {
 }
 
 /// As `String::from_utf8_lossy`, and faster on text, which nearly everything is.
-pub(crate) fn lossy(text: &[u8]) -> String {
+pub(crate) fn lossy(text: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(text) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(text).into_owned(),
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(text),
     }
 }
 
@@ -353,8 +357,8 @@ fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(kept)
 }
 
-fn cut_all(value: &[u8]) -> String {
-    if value.is_empty() { String::new() } else { REDACTED.to_owned() }
+const fn cut_all(value: &[u8]) -> &'static str {
+    if value.is_empty() { "" } else { REDACTED }
 }
 
 /// An Authorization header: the scheme if it is a known one; of AWS's schemes also the identifiers.
@@ -452,7 +456,7 @@ mod tests {
 
     #[test]
     fn authorization_keeps_what_names_the_caller() {
-        let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes());
+        let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes()).into_owned();
         assert_eq!(
             header("AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=abc"),
             "AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=*REDACTED*"

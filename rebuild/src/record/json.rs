@@ -68,9 +68,8 @@ fn has_escape(text: &[u8]) -> bool {
     let Some(last) = text.last_chunk::<8>() else {
         return text.iter().any(|byte| matches!(byte, ..0x20 | b'"' | b'\\'));
     };
-    let found = words.iter().fold(escapes(u64::from_le_bytes(*last)), |found, word| {
-        found | escapes(u64::from_le_bytes(*word))
-    });
+    let found =
+        words.iter().fold(escapes(u64::from_le_bytes(*last)), |found, word| found | escapes(u64::from_le_bytes(*word)));
     found & (ONES * 0x80) != 0
 }
 
