@@ -53,24 +53,22 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Whether any byte has to be escaped. Eight at a time without a branch; the last eight may have been looked at already.
+/// Whether any byte has to be escaped. Eight at a time; the last eight may have been looked at already. Texts are short, so
+/// a loop with a way out is better than one that is made for vectors.
 fn has_escape(text: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
-    // A byte's high bit: some byte is less than `than` (at most 128). Right for the question whether any is; which one
-    // it is, the borrow may blur.
-    let any_less = |word: u64, than: u64| word.wrapping_sub(ONES * than) & !word;
-    let escapes = |word: u64| {
-        any_less(word, 0x20)
-            | any_less(word ^ (ONES * u64::from(b'"')), 1)
-            | any_less(word ^ (ONES * u64::from(b'\\')), 1)
-    };
-    let (words, _) = text.as_chunks::<8>();
     let Some(last) = text.last_chunk::<8>() else {
         return text.iter().any(|byte| matches!(byte, ..0x20 | b'"' | b'\\'));
     };
-    let found =
-        words.iter().fold(escapes(u64::from_le_bytes(*last)), |found, word| found | escapes(u64::from_le_bytes(*word)));
-    found & (ONES * 0x80) != 0
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().chain([last]).any(|word| {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20);
+        let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // A byte below 0x80 borrows exactly if it is the one looked for, or if one before it borrowed.
+        (control | quote | backslash) & !word & (ONES * 0x80) != 0
+    })
 }
 
 /// A number in decimal digits.
