@@ -8,6 +8,7 @@ mod attach;
 mod backend;
 mod btf;
 pub mod cgroups;
+mod diag;
 mod grace;
 mod kfunc;
 mod listeners;
