@@ -8,7 +8,9 @@ mod attach;
 mod backend;
 mod btf;
 pub mod cgroups;
+mod diag;
 mod grace;
+mod heap;
 mod kfunc;
 mod listeners;
 mod missed;
@@ -20,6 +22,7 @@ pub mod status;
 pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
 pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
+pub use heap::give_back;
 
 use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
@@ -93,6 +96,15 @@ pub struct Capture {
     listeners: Listeners,
 }
 
+/// What [`Capture::drain`] has to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Everything that happened before this time (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
+    pub until_ns: u64,
+    /// Whether there was a sample.
+    pub any: bool,
+}
+
 /// The map in which the kernel side is told what is wanted of a direction next.
 pub struct Windows {
     map: HashMap<MapData, u64, AsPod<Window>>,
@@ -157,13 +169,13 @@ impl Capture {
         self.rings.wait(timeout);
     }
 
-    /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
-    /// (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
-    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> u64 {
+    /// Hands over every sample that the rings hold now.
+    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> Drained {
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
-        self.grace_wanted |= self.rings.drain(passed, |sample| each(sample, windows));
+        let any = self.rings.drain(passed, |sample| each(sample, windows));
+        self.grace_wanted |= any;
         // One more period after the last sample, so that its time is passed too.
         if std::mem::take(&mut self.grace_wanted) {
             self.grace.request();
@@ -171,7 +183,7 @@ impl Capture {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        passed
+        Drained { until_ns: passed, any }
     }
 
     /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted.
