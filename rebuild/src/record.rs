@@ -14,6 +14,7 @@ mod json;
 mod making;
 pub mod served;
 pub mod status;
+mod texts;
 
 pub use document::WekaInfo;
 
@@ -138,7 +139,7 @@ impl RecordMaker {
     }
 
     /// Makes the record of an exchange that was read with the same settings.
-    pub fn record(&mut self, reading: Reading<'_>, clock: Clock) -> Record {
+    pub fn record<'a>(&'a mut self, reading: Reading<'a>, clock: Clock) -> Record<'a> {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
         making::record(&self.settings, &self.cgroups, reading, clock, number)
     }
@@ -180,13 +181,13 @@ impl Reading<'_> {
 
 /// An audit record. It is made by a [`RecordMaker`] and has nothing in it that must not be written down.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
-    document: Document,
+pub struct Record<'a> {
+    document: Document<'a>,
     class: Class,
     outcome: Outcome,
 }
 
-impl Record {
+impl Record<'_> {
     /// Its number; consecutive per maker.
     #[must_use]
     pub fn sequence(&self) -> u64 {
@@ -251,14 +252,7 @@ fn event_id(time: Timestamp, instance_id: &str, sequence: u64) -> String {
     let (high, low) = ((instance >> 20) & 0xfff, instance & 0xf_ffff);
     let first = (milliseconds << 16) | 0x7000 | high;
     let second = (0b10 << 62) | (low << 42) | (sequence & 0x3ff_ffff_ffff);
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        first >> 32,
-        (first >> 16) & 0xffff,
-        first & 0xffff,
-        second >> 48,
-        second & 0xffff_ffff_ffff
-    )
+    texts::uuid(first, second)
 }
 
 /// FNV-1a, 64 bits. Not a cryptographic hash; an instance id is not a secret.

@@ -82,54 +82,58 @@ impl Redaction {
                 .is_some_and(|end| end.eq_ignore_ascii_case(ending.as_bytes()))
         };
         (may_be_listed(name) && NAMES.iter().any(|listed| equals(listed)))
-            || ENDINGS.iter().any(ends)
+            || (may_end(name) && ENDINGS.iter().any(ends))
             || self.extra_names.iter().any(|extra| equals(extra.trim()))
     }
 
     /// A header's value as it may be written down.
     #[must_use]
-    pub fn header(&self, name: &[u8], value: &[u8]) -> String {
+    pub fn header<'v>(&self, name: &[u8], value: &'v [u8]) -> Cow<'v, str> {
         if !self.is_let_through(name) {
-            return cut_all(value);
+            return Cow::Borrowed(cut_all(value));
         }
         if name.trim_ascii().eq_ignore_ascii_case(b"authorization") && !self.extra_names_cover(name) {
-            return authorization(value);
+            return Cow::Owned(authorization(value));
         }
         if self.covers(name) {
-            return cut_all(value);
+            return Cow::Borrowed(cut_all(value));
         }
         // These two are paths of objects, whose keys may look like parameters: only a query behind them is one.
         let path_like = [&b"x-amz-copy-source"[..], b"x-amz-rename-source"];
         if path_like.iter().any(|path_like| name.eq_ignore_ascii_case(path_like)) {
-            return self.path(value);
+            return self.scan(value, false);
         }
-        self.text(value)
+        self.scan(value, true)
     }
 
     /// A decoded query parameter's value as it may be written down.
     #[must_use]
     pub fn parameter(&self, name: &[u8], value: &[u8]) -> String {
         if !self.is_let_through(name) {
-            return cut_all(value);
+            return cut_all(value).to_owned();
         }
         // Decoding may have brought forth a name in the name: `a%26Signature=…`, `Signature%3Dx=…`.
         let last = name.rsplit(|byte| b"?&;#,/ ".contains(byte)).next().unwrap_or(name);
         let holds_secret = name.contains(&b'=') && self.text(name).contains(REDACTED);
-        if self.covers(name) || self.covers(last) || holds_secret { cut_all(value) } else { self.text(value) }
+        if self.covers(name) || self.covers(last) || holds_secret {
+            cut_all(value).to_owned()
+        } else {
+            self.text(value)
+        }
     }
 
     /// A text that may hold URIs or parameters: every `name=value` with a covered name loses its value, at every level
     /// of percent-encoding, and every `scheme://user:password@` its user information.
     #[must_use]
     pub fn text(&self, text: &[u8]) -> String {
-        self.scan(text, true)
+        self.scan(text, true).into_owned()
     }
 
     /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
     /// common names of partitions.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
-        self.scan(path, false)
+        self.scan(path, false).into_owned()
     }
 
     /// Whether an allow-list lets a header or a parameter of that name through.
@@ -144,7 +148,7 @@ impl Redaction {
         self.extra_names.iter().any(|extra| name.eq_ignore_ascii_case(extra.trim().as_bytes()))
     }
 
-    fn scan(&self, text: &[u8], mut in_query: bool) -> String {
+    fn scan<'t>(&self, text: &'t [u8], mut in_query: bool) -> Cow<'t, str> {
         if self.stays(text, in_query) {
             return lossy(text);
         }
@@ -176,7 +180,7 @@ impl Redaction {
                 },
             }
         }
-        lossy(&kept)
+        Cow::Owned(lossy(&kept).into_owned())
     }
 
     /// Whether nothing of a text is cut, as far as can be seen at little cost. Most texts end here: without `=`, `:` and `%`
@@ -185,7 +189,7 @@ impl Redaction {
         if memchr::memchr3(b'=', b':', b'%', text).is_none() {
             return true;
         }
-        if memchr::memchr(b'%', text).is_some() || memchr::memmem::find(text, b"://").is_some() {
+        if memchr::memchr(b'%', text).is_some() || has_scheme(text) {
             return false;
         }
         let mut name_from = 0;
@@ -267,11 +271,21 @@ fn may_be_listed(name: &[u8]) -> bool {
     name.first().is_some_and(|first| letters & letter(*first) != 0)
 }
 
+/// The last letters of [`ENDINGS`].
+fn may_end(name: &[u8]) -> bool {
+    matches!(name.last(), Some(b'n' | b'N' | b'y' | b'Y'))
+}
+
+/// Whether `://` is in it. A searcher for three bytes costs more than a look behind each colon.
+fn has_scheme(text: &[u8]) -> bool {
+    memchr::memchr_iter(b':', text).any(|at| text.get(at..).is_some_and(|rest| rest.starts_with(b"://")))
+}
+
 /// As `String::from_utf8_lossy`, and faster on text, which nearly everything is.
-pub(crate) fn lossy(text: &[u8]) -> String {
+pub(crate) fn lossy(text: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(text) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(text).into_owned(),
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(text),
     }
 }
 
@@ -321,7 +335,7 @@ fn value_length(text: &[u8], level: u32) -> usize {
 
 /// Cuts `user:password` of every `scheme://user:password@host`.
 fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memmem::find(text, b"://").is_none() || memchr::memchr(b'@', text).is_none() {
+    if !has_scheme(text) || memchr::memchr(b'@', text).is_none() {
         return Cow::Borrowed(text);
     }
     let mut kept = Vec::with_capacity(text.len());
@@ -343,8 +357,8 @@ fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(kept)
 }
 
-fn cut_all(value: &[u8]) -> String {
-    if value.is_empty() { String::new() } else { REDACTED.to_owned() }
+const fn cut_all(value: &[u8]) -> &'static str {
+    if value.is_empty() { "" } else { REDACTED }
 }
 
 /// An Authorization header: the scheme if it is a known one; of AWS's schemes also the identifiers.
@@ -356,7 +370,8 @@ fn authorization(value: &[u8]) -> String {
     let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
     match scheme {
         b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
-            let mut kept = String::from_utf8_lossy(scheme).into_owned();
+            let mut kept = String::with_capacity(value.len());
+            kept.push_str(&lossy(scheme));
             for (at, sent) in rest.split(|&byte| byte == b',').take(MAX_FIELDS).enumerate() {
                 // With the blank behind the comma, or without, as it was sent.
                 kept.push_str(match sent.first() {
@@ -366,16 +381,26 @@ fn authorization(value: &[u8]) -> String {
                 });
                 let field = sent.trim_ascii();
                 let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
-                kept.push_str(&match name {
+                match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.
                     b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
-                        ["Credential=", &String::from_utf8_lossy(value)].concat()
+                        kept.push_str("Credential=");
+                        kept.push_str(&lossy(value));
                     }
-                    b"SignedHeaders" => ["SignedHeaders=", &String::from_utf8_lossy(value)].concat(),
-                    b"Credential" => format!("Credential={REDACTED}"),
-                    b"Signature" => format!("Signature={REDACTED}"),
-                    _ => REDACTED.to_owned(),
-                });
+                    b"SignedHeaders" => {
+                        kept.push_str("SignedHeaders=");
+                        kept.push_str(&lossy(value));
+                    }
+                    b"Credential" => {
+                        kept.push_str("Credential=");
+                        kept.push_str(REDACTED);
+                    }
+                    b"Signature" => {
+                        kept.push_str("Signature=");
+                        kept.push_str(REDACTED);
+                    }
+                    _ => kept.push_str(REDACTED),
+                }
             }
             kept
         }
@@ -431,7 +456,7 @@ mod tests {
 
     #[test]
     fn authorization_keeps_what_names_the_caller() {
-        let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes());
+        let header = |value: &str| Redaction::default().header(b"authorization", value.as_bytes()).into_owned();
         assert_eq!(
             header("AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=abc"),
             "AWS4-HMAC-SHA256 Credential=AK/1/r/s3/aws4_request,SignedHeaders=host,Signature=*REDACTED*"
@@ -445,6 +470,14 @@ mod tests {
         assert_eq!(header("bearer abc"), "Bearer *REDACTED*");
         assert_eq!(header("c2VjcmV0"), "*REDACTED*");
         assert_eq!(header("AWS4-HMAC-SHA256 c2VjcmV0"), "AWS4-HMAC-SHA256 *REDACTED*");
+    }
+
+    #[test]
+    fn every_ending_is_found_in_any_case() {
+        for ending in ENDINGS {
+            assert!(Redaction::default().covers(format!("x{ending}").as_bytes()), "{ending}");
+            assert!(Redaction::default().covers(format!("X{ending}").to_ascii_uppercase().as_bytes()), "{ending}");
+        }
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Drop for Daemon {
 }
 
 fn binary() -> anyhow::Result<PathBuf> {
-    tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))
+    tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))
 }
 
 fn command(binary: &Path) -> Command {

@@ -4,7 +4,32 @@ use std::path::{Path, PathBuf};
 
 /// A reason not to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing(pub String);
+pub enum Missing {
+    /// It can be brought, or the right to it given.
+    Absent(String),
+    /// This kernel is built without it: nobody can bring it.
+    NotInKernel(String),
+}
+
+impl Missing {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Absent(reason) | Self::NotInKernel(reason) => reason,
+        }
+    }
+
+    /// Whether not to run is a failure where skipping is off. What a kernel has none of is none, but in a guest, which is
+    /// given only what its kernel has to have.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Absent(_) => true,
+            Self::NotInKernel(_) => is_guest(),
+        }
+    }
+}
 
 /// Something that a scenario cannot run without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +50,10 @@ pub enum Need {
     Ipv6,
     /// io_uring.
     IoUring,
+    /// Kernel TLS, loaded or as a module that the kernel loads when it is asked for.
+    KernelTls,
+    /// Multipath TCP.
+    Mptcp,
     /// The right to make a mount namespace, and the commands unshare and setpriv.
     Namespaces,
     /// The right to make a network namespace, and the commands unshare, nsenter and ip.
@@ -48,21 +77,34 @@ impl Need {
             Self::Namespaces => works("unshare", &["--mount", "setpriv", "--clear-groups", "true"]),
             Self::NetworkNamespaces => works("unshare", &["--net", "ip", "link", "set", "lo", "up"])
                 .and_then(|()| works("nsenter", &["--version"])),
+            Self::KernelTls => kernel_tls(),
+            Self::Mptcp if Path::new("/proc/sys/net/mptcp/enabled").exists() => Ok(()),
+            Self::Mptcp => Err(Missing::NotInKernel("this kernel has no MPTCP (/proc/sys/net/mptcp)".to_owned())),
             Self::IoUring => io_uring::IoUring::new(2).map(drop).map_err(|error| absent("io_uring", &error)),
         }
     }
 }
 
 fn absent(what: &str, why: &dyn std::fmt::Display) -> Missing {
-    Missing(format!("{what} does not work here: {why}"))
+    Missing::Absent(format!("{what} does not work here: {why}"))
+}
+
+/// Looked for, not tried: trying loads the module, and a machine is not changed for a scenario that may not be asked for.
+fn kernel_tls() -> Result<(), Missing> {
+    let read = |place: &str| std::fs::read_to_string(place).unwrap_or_default();
+    let loaded = read("/proc/sys/net/ipv4/tcp_available_ulp").split_whitespace().any(|name| name == "tls");
+    let release = read("/proc/sys/kernel/osrelease");
+    let there = Path::new("/lib/modules").join(release.trim()).join("kernel/net/tls").exists();
+    let none = || Missing::NotInKernel(format!("the kernel {} has no TLS, and no module of it", release.trim()));
+    if loaded || there { Ok(()) } else { Err(none()) }
 }
 
 fn daemon() -> Result<(), Missing> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Missing("loading kernel programs needs root".to_owned()));
+        return Err(Missing::Absent("loading kernel programs needs root".to_owned()));
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(Missing("the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_owned()));
+        return Err(Missing::Absent("the kernel has no BTF (/sys/kernel/btf/vmlinux)".to_owned()));
     }
     tool("S3AUDITD_BIN").map(drop)
 }
@@ -98,6 +140,6 @@ pub fn is_guest() -> bool {
 /// It is not set, or leads nowhere.
 pub fn tool(variable: &str) -> Result<PathBuf, Missing> {
     let path = std::env::var_os(variable).map(PathBuf::from);
-    let path = path.ok_or_else(|| Missing(format!("{variable} is not set: run through `cargo xtask test`")))?;
-    if path.exists() { Ok(path) } else { Err(Missing(format!("{variable} leads nowhere: {}", path.display()))) }
+    let path = path.ok_or_else(|| Missing::Absent(format!("{variable} is not set: run through `cargo xtask test`")))?;
+    if path.exists() { Ok(path) } else { Err(Missing::Absent(format!("{variable} leads nowhere: {}", path.display()))) }
 }

@@ -8,7 +8,9 @@ mod attach;
 mod backend;
 mod btf;
 pub mod cgroups;
+mod diag;
 mod grace;
+mod heap;
 mod kfunc;
 mod listeners;
 mod missed;
@@ -21,6 +23,7 @@ mod tls;
 pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
 pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
+pub use heap::give_back;
 
 use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
@@ -98,6 +101,15 @@ pub struct Capture {
     tls: Option<Tls>,
 }
 
+/// What [`Capture::drain`] has to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Everything that happened before this time (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
+    pub until_ns: u64,
+    /// Whether there was a sample.
+    pub any: bool,
+}
+
 /// The map in which the kernel side is told what is wanted of a direction next.
 pub struct Windows {
     map: HashMap<MapData, u64, AsPod<Window>>,
@@ -173,16 +185,16 @@ impl Capture {
         self.rings.wait(timeout);
     }
 
-    /// Hands over every sample that the rings hold now. Afterwards, everything that happened before the returned time
-    /// (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
-    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> u64 {
+    /// Hands over every sample that the rings hold now.
+    pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> Drained {
         if let Some(tls) = &mut self.tls {
             tls.keep_up(&mut self.ebpf);
         }
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
-        self.grace_wanted |= self.rings.drain(passed, |sample| each(sample, windows));
+        let any = self.rings.drain(passed, |sample| each(sample, windows));
+        self.grace_wanted |= any;
         // One more period after the last sample, so that its time is passed too.
         if std::mem::take(&mut self.grace_wanted) {
             self.grace.request();
@@ -190,7 +202,7 @@ impl Capture {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        passed
+        Drained { until_ns: passed, any }
     }
 
     /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted.

@@ -1,8 +1,10 @@
-//! Sockets as `/proc` shows them, in every network namespace that a process lives in: who listens, what is open.
+//! Sockets in every network namespace that a process lives in: who listens, what is open. As `/proc` shows them, but for the
+//! listeners of the agent's own namespace, which the kernel can be asked for.
 //!
 //! A namespace is read through one of its processes (`/proc/PID/net`). So the agent has to see the processes of the node
 //! (its own PID namespace has to be the host's), and a namespace that no process is in is not seen.
 
+use super::diag;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -21,13 +23,15 @@ pub const MAX_NAMESPACES: usize = 1024;
 /// Ports with the namespaces (inodes) in which something listens on them.
 pub type Listening = BTreeMap<u16, BTreeSet<u64>>;
 
-/// Ports that something listens on in the agent's own namespace. Cheap on a busy node: the tables show listeners first,
-/// and reading stops behind them.
+/// Ports that something listens on in the agent's own namespace.
 #[must_use]
 pub fn listening_here() -> Listening {
     let mut listening = Listening::new();
     if let Some(namespace) = namespace_of("self") {
-        listeners("self", namespace, &mut listening);
+        match diag::listening() {
+            Some(ports) => listening.extend(ports.into_iter().map(|port| (port, [namespace].into()))),
+            None => drop(listeners("self", namespace, &mut listening)),
+        }
     }
     listening
 }
@@ -75,7 +79,8 @@ pub fn open_connections(watched: &[u16]) -> u64 {
     open
 }
 
-/// Adds what listens in the namespace of this process; None: it is gone.
+/// Adds what listens in the namespace of this process; None: it is gone. The tables show listeners first, and reading stops
+/// behind them; the kernel has gone through all connections of the node by then.
 fn listeners(process: &str, namespace: u64, listening: &mut Listening) -> Option<()> {
     for_each_socket(process, |Entry { port, state, .. }| {
         if state == LISTEN {

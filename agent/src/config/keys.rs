@@ -179,7 +179,7 @@ keys! {
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.
     ring_watermark_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 1..=512 << 20);
-    /// Longest time that a sample waits in a ring, in milliseconds.
+    /// Longest time that a sample waits in a ring, in milliseconds. After a second without any, the first one may wait 250.
     ring_flush_ms: u64 = "50", "MS", |v| value::whole(v, 1..=10_000);
 
     /// Records that wait for delivery; beyond it the newest is dropped, and counted.

@@ -2,8 +2,10 @@
 //! audit stream, and record samples where that is asked for.
 
 use super::coverage;
+use super::rest::{Rest, Turn};
 use crate::capture::{
-    Capture, Windows, cgroups::CgroupNames, monotonic_ns, status::CaptureStatus, wall_minus_monotonic_ns,
+    Capture, Drained, Windows, cgroups::CgroupNames, give_back, monotonic_ns, status::CaptureStatus,
+    wall_minus_monotonic_ns,
 };
 use crate::health::Health;
 use crate::notices::{Notice, Notices};
@@ -23,8 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the snapshot for `status` and metrics is renewed, and the stream looks for what it has to say.
-const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked which CPUs are online: until one that has come has its ring, its samples are lost.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// Two clocks are not read at one moment, so their difference jitters. Less than this is no change: times of one run
 /// compare exactly, and a recording replays to the same.
@@ -50,11 +52,12 @@ pub(super) struct Audit {
     capture: Capture,
     rebuild: Rebuild,
     out: Out,
-    flush: Duration,
+    rest: Rest,
     health: Arc<Health>,
     notices: Notices,
     cgroup_names: CgroupNames,
     kept_below: Arc<AtomicU64>,
+    followed: Instant,
     published: Instant,
     clock: Clock,
     /// As it was said last.
@@ -97,11 +100,12 @@ impl Audit {
             capture,
             rebuild,
             out,
-            flush,
+            rest: Rest::new(flush, published),
             health,
             notices,
             cgroup_names: CgroupNames::new(),
             kept_below,
+            followed: published,
             published,
             clock,
             coverage,
@@ -120,10 +124,17 @@ impl Audit {
     /// Runs until `stop` is true, then sees to it that everything captured until then is in the queue.
     pub(super) fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
-            self.capture.wait(self.flush);
-            self.turn();
-            if self.published.elapsed() >= PUBLISH_EVERY {
+            self.capture.wait(self.rest.longest_wait());
+            let any = self.turn().any;
+            let now = Instant::now();
+            if self.rest.turned(any, now) == Turn::RestsForLong {
+                give_back();
+            }
+            if now.duration_since(self.followed) >= FOLLOW_EVERY {
+                self.followed = now;
                 self.capture.follow_cpus();
+            }
+            if now.duration_since(self.published) >= self.rest.publish_every() {
                 let status = self.capture.status();
                 self.speak(&status);
                 self.publish(status);
@@ -144,21 +155,22 @@ impl Audit {
         self.publish(status);
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self) -> Drained {
         self.set_clock();
         let (rebuild, out, names) = (&mut self.rebuild, &mut self.out, &mut self.cgroup_names);
-        let passed = self.capture.drain(|sample, windows| {
+        let drained = self.capture.drain(|sample, windows| {
             names.meet(sample.header.cgroup_id, sample.header.tgid, rebuild.author().cgroups());
             rebuild.take(sample);
             // At once: every moment that a window comes earlier keeps body bytes out of the ring.
             out.all(rebuild, Some(windows));
         });
-        rebuild.advance(passed);
+        rebuild.advance(drained.until_ns);
         out.all(rebuild, Some(self.capture.windows()));
         if let Some(recorder) = &mut out.recorder {
-            recorder.turn(passed);
+            recorder.turn(drained.until_ns);
         }
         self.listen();
+        drained
     }
 
     /// Takes note of what the other parts have to say.

@@ -13,6 +13,7 @@ pub mod drain;
 mod endpoints;
 mod manager;
 mod recovery;
+mod rest;
 
 use crate::capture::{self, AttachError, Capture, CaptureSettings, status::PortStatus};
 use crate::config::{Loaded, Sources, keys::Config};

@@ -119,7 +119,8 @@ impl Author {
     pub fn operation(&mut self, reading: Reading<'_>, ended_ns: u64) {
         self.now_ns = self.now_ns.max(ended_ns);
         let record = self.maker.record(reading, self.clock);
-        self.push(record.sequence(), Kind::Operation, record.to_json());
+        let (sequence, json) = (record.sequence(), record.to_json());
+        self.push(sequence, Kind::Operation, json);
         self.checkpoint_if_due();
     }
 

@@ -163,7 +163,7 @@ impl Connection {
             netns: self.netns,
             tgid: self.tgid,
             cgroup_id: self.cgroup_id,
-            comm: crate::redact::lossy(comm),
+            comm: crate::redact::lossy(comm).into_owned(),
             preexisting: self.role == Role::Unknown,
         };
         open.into_exchange(info, completion)

@@ -212,6 +212,10 @@ impl Conversation {
         while let Some(open) = self.open.pop_front_if(|open| open.is_done() && open.ended_ns < drained_until_ns) {
             end(open, Completion::Complete, cx);
         }
+        if self.open.is_empty() {
+            // A connection may be kept for hours: the room for one exchange alone is as large as all the rest of it.
+            self.open = VecDeque::new();
+        }
     }
 
     /// Whether [`Self::settle`] has something to wait for.
@@ -407,6 +411,10 @@ impl Conversation {
             return false;
         }
         cx.counters.exchanges_begun += 1;
+        if self.open.capacity() == 0 {
+            // Nearly always the only one; a queue's first room would be for four.
+            self.open.reserve_exact(1);
+        }
         self.open.push_back(Open::new(self.next_ordinal, started_ns));
         self.next_ordinal += 1;
         self.unsynced = false;

@@ -40,6 +40,11 @@ impl Probe {
     pub(crate) const REQUEST: Self = Self::Method(0);
     pub(crate) const REPLY: Self = Self::Status(0);
 
+    /// Whether any byte of a target but a space changes nothing.
+    pub(crate) const fn is_in_target(self) -> bool {
+        matches!(self, Self::Target(true))
+    }
+
     /// Takes the next byte. After a verdict other than `Open` the probe is spent.
     pub(crate) fn push(&mut self, byte: u8) -> Verdict {
         let next = match *self {

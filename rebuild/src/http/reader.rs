@@ -105,7 +105,13 @@ impl HeadReader {
         if !self.decided {
             // Most heads come in one piece, with little behind them.
             self.bytes.reserve(bytes.len().saturating_sub(used).min(USUAL_BYTES).min(max));
-            for byte in bytes.get(used..).unwrap_or_default() {
+            while let Some(byte) = bytes.get(used) {
+                let plain = self.plain_target(bytes.get(used..).unwrap_or_default(), max);
+                if !plain.is_empty() {
+                    self.bytes.extend_from_slice(plain);
+                    used += plain.len();
+                    continue;
+                }
                 match self.probe.push(*byte) {
                     Verdict::No => return (used, Event::Rejected),
                     Verdict::Http2 => return (used, Event::Http2),
@@ -142,6 +148,16 @@ impl HeadReader {
             }
         }
         (used, Event::More)
+    }
+
+    /// How much comes next of a target that the probe need not look at byte by byte.
+    fn plain_target<'b>(&self, bytes: &'b [u8], max: usize) -> &'b [u8] {
+        if self.strict || !self.probe.is_in_target() {
+            return &[];
+        }
+        let room = max.saturating_sub(self.bytes.len());
+        let plain = bytes.iter().take(room).take_while(|byte| **byte > b' ' && **byte != 0x7f).count();
+        bytes.get(..plain).unwrap_or_default()
     }
 
     /// Whether the line that just ended is the empty one.

@@ -5,6 +5,7 @@ use super::headers::Texts;
 use super::{Number, RecordSettings};
 use crate::s3::claims::Claim;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The version of our own part. It grows when a field changes its meaning or goes; new fields do not change it.
@@ -15,30 +16,30 @@ pub(super) const AUDIT_VERSION: &str = "1.weka";
 
 /// The shape of WEKA's audit entry, in its order, with our own part as one more key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Document {
+pub(super) struct Document<'a> {
     pub(super) api: Api,
     #[serde(rename = "auditVersion")]
     pub(super) audit_version: &'static str,
-    #[serde(rename = "deploymentid", skip_serializing_if = "String::is_empty")]
-    pub(super) deployment_id: String,
+    #[serde(rename = "deploymentid", skip_serializing_if = "str::is_empty")]
+    pub(super) deployment_id: &'a str,
     #[serde(rename = "remotehost")]
     pub(super) remote_host: String,
     #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) request_header: Option<Texts>,
+    pub(super) request_header: Option<Texts<'a>>,
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<String>,
+    pub(super) request_id: Option<Cow<'a, str>>,
     #[serde(rename = "requestQuery", skip_serializing_if = "Texts::is_empty")]
-    pub(super) request_query: Texts,
+    pub(super) request_query: Texts<'a>,
     #[serde(rename = "responseHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) response_header: Option<Texts>,
+    pub(super) response_header: Option<Texts<'a>>,
     pub(super) s3auditd: Own,
     pub(super) time: String,
     #[serde(rename = "userAgent", skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<String>,
+    pub(super) user_agent: Option<Cow<'a, str>>,
     #[serde(rename = "wekaInfo", skip_serializing_if = "WekaInfo::is_empty")]
-    pub(super) weka_info: WekaInfo,
+    pub(super) weka_info: &'a WekaInfo,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -38,16 +38,52 @@ impl<'a> Writer<'a> {
 }
 
 fn text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
-    // Without a way out of the loop, so that it takes many bytes at a time.
-    let is_special = |byte| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    if text.bytes().fold(0, |any, byte| any | is_special(byte)) != 0 {
+    if has_escape(text.as_bytes()) {
         return Writer(out).slowly(&text);
     }
     out.reserve(text.len() + 2);
+    quoted(out, text);
+    Ok(())
+}
+
+/// A text that is known to need no escape.
+fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
-    Ok(())
+}
+
+/// Whether any byte has to be escaped. Eight at a time; the last eight may have been looked at already. Texts are short, so
+/// a loop with a way out is better than one that is made for vectors.
+fn has_escape(text: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    let Some(last) = text.last_chunk::<8>() else {
+        return text.iter().any(|byte| matches!(byte, ..0x20 | b'"' | b'\\'));
+    };
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().chain([last]).any(|word| {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20);
+        let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        // A byte below 0x80 borrows exactly if it is the one looked for, or if one before it borrowed.
+        (control | quote | backslash) & !word & (ONES * 0x80) != 0
+    })
+}
+
+/// A number in decimal digits.
+fn digits(out: &mut Vec<u8>, mut number: u64) {
+    let mut text = [b'0'; 20];
+    let mut from = text.len();
+    for place in text.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        from -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(text.get(from..).unwrap_or_default());
 }
 
 impl Inside<'_> {
@@ -59,7 +95,8 @@ impl Inside<'_> {
     }
 
     fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        text(self.next().0, name)?;
+        // A name in the source: identifiers, nothing to escape.
+        quoted(self.next().0, name);
         self.out.push(b':');
         value.serialize(Writer(self.out))
     }
@@ -102,19 +139,23 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_u8(self, value: u8) -> Result<(), Error> {
-        self.slowly(&value)
+        digits(self.0, value.into());
+        Ok(())
     }
 
     fn serialize_u16(self, value: u16) -> Result<(), Error> {
-        self.slowly(&value)
+        digits(self.0, value.into());
+        Ok(())
     }
 
     fn serialize_u32(self, value: u32) -> Result<(), Error> {
-        self.slowly(&value)
+        digits(self.0, value.into());
+        Ok(())
     }
 
     fn serialize_u64(self, value: u64) -> Result<(), Error> {
-        self.slowly(&value)
+        digits(self.0, value);
+        Ok(())
     }
 
     fn serialize_f32(self, _: f32) -> Result<(), Error> {

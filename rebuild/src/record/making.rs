@@ -6,7 +6,7 @@ use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, P
 use super::event::Kind;
 use super::headers::{self, TextMap, Texts};
 use super::served::{Cgroups, Served};
-use super::{Clock, Number, Reading, Record, RecordSettings, facts, status};
+use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
 use crate::s3::caller::{AuthType, Caller, Expiry, SignatureVersion};
@@ -17,19 +17,18 @@ use crate::s3::operation::{Ambiguity, Class, Dialect};
 use crate::s3::outcome;
 use crate::s3::post_form::PostForm;
 use crate::s3::sts;
-use jiff::Timestamp;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Makes the record of an exchange.
-pub(super) fn record(
-    settings: &RecordSettings,
-    cgroups: &Cgroups,
-    reading: Reading<'_>,
+pub(super) fn record<'a>(
+    settings: &'a RecordSettings,
+    cgroups: &'a Cgroups,
+    reading: Reading<'a>,
     clock: Clock,
     number: Number,
-) -> Record {
+) -> Record<'a> {
     let Reading { exchange, mut asked } = reading;
     let reply = match &exchange.response {
         Some(response) => content::of_reply(&response.headers, &exchange.response_body),
@@ -52,9 +51,9 @@ struct Making<'a> {
     truncated: Vec<&'static str>,
 }
 
-impl Making<'_> {
-    fn record(mut self, clock: Clock, number: Number) -> Record {
-        let exchange = self.exchange;
+impl<'a> Making<'a> {
+    fn record(mut self, clock: Clock, number: Number) -> Record<'a> {
+        let (settings, exchange) = (self.settings, self.exchange);
         let connection = &exchange.connection;
         let request = exchange.request.as_ref();
         let response = exchange.response.as_ref();
@@ -85,14 +84,14 @@ impl Making<'_> {
             request_body_bytes: exchange.request_body_bytes,
             response_body_bytes: exchange.response_body_bytes,
             client_address: Endpoint {
-                ip: client.ip.to_string(),
+                ip: texts::ip(client.ip),
                 port: client.port,
                 source: Some(client.source.name()),
             },
             peer: endpoint(connection.client),
             server: endpoint(connection.server),
             process: self.process(),
-            start_time: rfc3339(clock.wall(exchange.started_ns)),
+            start_time: texts::rfc3339(clock.wall(exchange.started_ns)),
             connection: connection.cookie.to_string(),
             connection_preexisting: connection.preexisting,
             exchange: exchange.ordinal,
@@ -116,16 +115,15 @@ impl Making<'_> {
         let response_header = response.map(|response| {
             self.map("responseHeader", TextMap::of_response(&response.headers, &self.settings.redaction))
         });
-        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").map(str::to_owned));
-        let request_id =
-            response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").map(str::to_owned));
+        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").cloned());
+        let request_id = response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").cloned());
         self.truncated.sort_unstable();
         self.truncated.dedup();
         own.truncated = self.truncated;
         let document = Document {
             api,
             audit_version: document::AUDIT_VERSION,
-            deployment_id: self.settings.deployment_id.clone(),
+            deployment_id: &settings.deployment_id,
             remote_host: remote_host(client.ip, self.settings.dialect),
             request_claims,
             request_header,
@@ -133,9 +131,9 @@ impl Making<'_> {
             request_query,
             response_header,
             s3auditd: own,
-            time: rfc3339(clock.wall(exchange.ended_ns)),
+            time: texts::rfc3339(clock.wall(exchange.ended_ns)),
             user_agent,
-            weka_info: self.settings.weka_info.clone(),
+            weka_info: &settings.weka_info,
         };
         Record { document, class, outcome }
     }
@@ -211,7 +209,7 @@ impl Making<'_> {
             own.version_id = parameter("versionId").map(|value| self.cut("versionId", value));
             own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value));
             own.part_number = parameter("partNumber").and_then(|value| value.parse().ok());
-            let range = request.headers.first("range").map(|value| redaction.header(b"range", value));
+            let range = request.headers.first("range").map(|value| redaction.header(b"range", value).into_owned());
             own.range = range.map(|value| self.cut("range", value));
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
@@ -265,7 +263,9 @@ impl Making<'_> {
         let redaction = &self.settings.redaction;
         api.status_code = Some(response.status);
         api.status = status::text(response.status);
-        let header = |name: &str| response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value));
+        let header = |name: &str| {
+            response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value).into_owned())
+        };
         own.content_range = header("content-range").map(|value| self.cut("contentRange", value));
         own.amz_id_2 = header("x-amz-id-2").map(|value| self.cut("amzId2", value));
         if own.version_id.is_none() {
@@ -284,7 +284,7 @@ impl Making<'_> {
         own.delete_keys = keys.collect();
     }
 
-    fn map(&mut self, name: &'static str, map: TextMap) -> Texts {
+    fn map<'t>(&mut self, name: &'static str, map: TextMap<'t>) -> Texts<'t> {
         if map.truncated {
             self.truncated.push(name);
         }
@@ -302,17 +302,13 @@ impl Making<'_> {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { ip: address.ip().to_canonical().to_string(), port: Some(address.port()), source: None }
+    Endpoint { ip: texts::ip(address.ip().to_canonical()), port: Some(address.port()), source: None }
 }
 
 /// Current MinIO writes IPv6 addresses in brackets; WEKA's lineage does not.
 fn remote_host(ip: IpAddr, dialect: Dialect) -> String {
     match (ip, dialect) {
         (IpAddr::V6(v6), Dialect::Minio) => format!("[{v6}]"),
-        _ => ip.to_string(),
+        _ => texts::ip(ip),
     }
-}
-
-fn rfc3339(time: Timestamp) -> String {
-    format!("{time:.9}")
 }

@@ -47,16 +47,16 @@ impl Address {
     #[must_use]
     pub fn of(target: &Target<'_>, headers: &Headers, domains: &[String], case: HostCase) -> Self {
         let authority = target.authority.or_else(|| headers.first("host")).or_else(|| headers.first(":authority"));
-        let host = authority.map(|name| crate::redact::lossy(without_port(name)));
+        let host = authority.map(|name| crate::redact::lossy(without_port(name)).into_owned());
         let mut unknown_host = false;
-        if let Some(name) = host.as_deref().filter(|name| !is_ip_literal(name)) {
+        if let Some(name) = host.as_deref().filter(|name| !domains.is_empty() && !is_ip_literal(name)) {
             match match_domains(name, domains, case) {
                 DomainMatch::Bucket(bucket) => {
                     let key = decode(target.path.strip_prefix(b"/").unwrap_or_default());
                     return Self { style: Style::VirtualHost, bucket, key, host, unknown_host };
                 }
                 DomainMatch::Itself => {}
-                DomainMatch::None => unknown_host = !domains.is_empty(),
+                DomainMatch::None => unknown_host = true,
             }
         }
         // `*` and the authority form point at no bucket.

@@ -206,7 +206,7 @@ fn header_field<'a>(fields: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 fn text(bytes: &[u8]) -> String {
-    crate::redact::lossy(bytes.get(..MAX_BYTES).unwrap_or(bytes))
+    crate::redact::lossy(bytes.get(..MAX_BYTES).unwrap_or(bytes)).into_owned()
 }
 
 #[cfg(test)]

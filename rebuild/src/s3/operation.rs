@@ -229,11 +229,14 @@ impl Operation {
         let routed = match reading.dialect {
             Dialect::Aws => aws.map(Naming::Api),
             Dialect::Weka | Dialect::Minio => {
-                let exact = Address::of(target, &request.headers, reading.domains, HostCase::Exact);
+                // Without domains the host says nothing, in whatever case.
+                let exact = (!reading.domains.is_empty())
+                    .then(|| Address::of(target, &request.headers, reading.domains, HostCase::Exact));
+                let exact = exact.as_ref().unwrap_or(address);
                 if exact.style != address.style {
                     ambiguities.push(Ambiguity::HostCase);
                 }
-                asked.first_row(Pointing::of(&exact), reading.dialect)
+                asked.first_row(Pointing::of(exact), reading.dialect)
             }
         };
         ambiguities.sort_unstable();
@@ -365,7 +368,9 @@ impl Asked<'_> {
     }
 
     fn fits(&self, row: &Row, pointing: Pointing) -> bool {
-        row.methods.iter().any(|method| method.as_bytes() == self.method)
+        // The cheapest first: most rows want a query, and most requests have none.
+        (row.query.is_empty() || !self.query.is_empty())
+            && row.methods.iter().any(|method| method.as_bytes() == self.method)
             && self.in_scope(row.scope, pointing)
             && row.query.iter().all(|&param| self.has_param(param))
             && self.has_field(row.field)

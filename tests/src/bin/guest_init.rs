@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use rustix::mount::{MountFlags, mount};
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, socket};
 use rustix::process::{Pid, Signal, kill_process_group};
-use rustix::system::{RebootCommand, reboot};
+use rustix::system::{RebootCommand, finit_module, reboot};
 use s3auditd_tests::backend;
 use s3auditd_tests::daemon::Daemon;
 use s3auditd_tests::need;
@@ -23,6 +23,10 @@ const MARK: &str = "guest:";
 const INIT: &str = "/init";
 const SUITE: &str = "/e2e";
 const SCENARIOS: &str = "/scenarios";
+/// For each release of a kernel a folder: its modules, and `order`, which names them in the order to load them in.
+const MODULES: &str = "/modules";
+/// Scenarios that are not for this kernel.
+const LEFT_OUT: &str = "S3AUDITD_LEFT_OUT";
 /// A scenario that still runs then is ended; far beyond what any takes, because time under emulation says nothing.
 const SCENARIO_PATIENCE: Duration = Duration::from_secs(900);
 /// Of what a failed scenario said, at most this much, from its end.
@@ -84,10 +88,23 @@ fn loopback_up() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One that cannot be loaded is told; the scenario that needs it fails and says what it misses.
+fn load_modules(folder: &Path) -> anyhow::Result<()> {
+    let order = std::fs::read_to_string(folder.join("order")).context("the list of this kernel's modules")?;
+    for name in order.lines() {
+        match File::open(folder.join(name)).and_then(|module| Ok(finit_module(module, c"", 0)?)) {
+            Ok(()) => println!("{MARK} module {name}"),
+            Err(error) => println!("{MARK} module {name}: {error}"),
+        }
+    }
+    Ok(())
+}
+
 /// This program again for each backend, which it finds in its environment like everything that it starts.
 fn run_all() -> anyhow::Result<()> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     println!("{MARK} kernel {}", kernel.trim());
+    load_modules(&Path::new(MODULES).join(kernel.trim()))?;
     for (backend, _) in wanted()? {
         println!("{MARK} run {backend}");
         Command::new(INIT)
@@ -99,18 +116,23 @@ fn run_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each backend with the scenarios to run: a line each, of words. Only those that this guest is for: `SERIES/NAME` is for
-/// guests of that series.
+/// Each backend with the scenarios to run: a line each, of words. Only those that this guest is for, and its kernel:
+/// `SERIES/NAME` is for guests of that series.
 fn wanted() -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let text = std::fs::read_to_string(SCENARIOS)?;
     let only = std::env::var(need::GUEST).unwrap_or_default();
+    let left_out = std::env::var(LEFT_OUT).unwrap_or_default();
+    let of_this_kernel = |name: &&str| !left_out.split(',').any(|left_out| left_out == *name);
     let of_this_guest = |line: &&str| only == "all" || only.split(',').any(|name| line.split(' ').next() == Some(name));
     let series = std::env::var("S3AUDITD_SERIES").unwrap_or_default();
     let of_this_series = |word: &str| match word.split_once('/') {
         Some((only, name)) => (only == series).then(|| name.to_owned()),
         None => Some(word.to_owned()),
     };
-    let mut lines = text.lines().filter(of_this_guest).map(|line| line.split(' ').filter_map(of_this_series));
+    let mut lines = text
+        .lines()
+        .filter(of_this_guest)
+        .map(|line| line.split(' ').filter(of_this_kernel).filter_map(of_this_series));
     Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect())))
         .collect())
 }

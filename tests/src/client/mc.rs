@@ -91,7 +91,7 @@ const MAY: &[&str] = &[
 
 /// Whether it ended well.
 fn run(gateway: &Gateway, folder: &Path, line: &str) -> anyhow::Result<bool> {
-    let program = tool("S3AUDITD_MC").map_err(|missing| anyhow::anyhow!(missing.0))?;
+    let program = tool("S3AUDITD_MC").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
     let status = Command::new(program)
         .args(["--quiet", "--no-color", "--config-dir"])
         .arg(folder.join("configuration"))

@@ -66,7 +66,7 @@ impl Script {
     }
 
     fn told<T: DeserializeOwned>(self, gateway: &Gateway) -> anyhow::Result<Vec<T>> {
-        let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.0))?;
+        let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
         let mut command = Command::new(python);
         let mut trusted = tempfile::NamedTempFile::new()?;
         if let Some(authority) = &gateway.authority {

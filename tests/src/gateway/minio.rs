@@ -54,7 +54,7 @@ pub fn start_audited(webhook: &str) -> anyhow::Result<Gateway> {
 /// # Errors
 /// It is missing.
 pub fn binary() -> anyhow::Result<PathBuf> {
-    tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.0))
+    tool("S3AUDITD_MINIO").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))
 }
 
 fn start_with(

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 /// # Errors
 /// It is missing, or does not come up.
 pub fn start() -> anyhow::Result<Gateway> {
-    let binary = tool("S3AUDITD_MOTO").map_err(|missing| anyhow::anyhow!(missing.0))?;
+    let binary = tool("S3AUDITD_MOTO").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
     let address = local(free_port()?);
     let mut child = Command::new(binary)
         .args(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])

@@ -102,7 +102,10 @@ fn open_folder() -> anyhow::Result<TempDir> {
 /// A copy that anybody may run: the build's folders may be root's alone.
 fn binary_in(folder: &Path) -> anyhow::Result<PathBuf> {
     let binary = folder.join("s3auditd");
-    std::fs::copy(need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.0))?, &binary)?;
+    std::fs::copy(
+        need::tool("S3AUDITD_BIN").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?,
+        &binary,
+    )?;
     Ok(binary)
 }
 

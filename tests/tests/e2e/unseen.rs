@@ -1,6 +1,7 @@
 //! Bytes that a probe cannot read: said to be unseen, never guessed.
 
 use crate::Scenario;
+use crate::capture::layers;
 use crate::wire::plain_call;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
@@ -13,14 +14,22 @@ use s3auditd_tests::world::{PATIENCE, World};
 use s3auditd_tests::{expect, mptcp};
 use std::fs::File;
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("unseen::a_body_that_goes_out_by_sendfile", sendfile),
-        Scenario::new("unseen::mptcp_is_said_in_the_coverage_and_a_plain_client_is_audited", multipath),
+        Scenario::needing(
+            "unseen::mptcp_is_said_in_the_coverage_and_a_plain_client_is_audited",
+            &[Need::Mptcp],
+            multipath,
+        ),
+        Scenario::needing(
+            "unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances",
+            &[Need::KernelTls],
+            kernel_tls,
+        ),
         Scenario::needing("unseen::io_uring_never_shows_another_calls_buffer", &[Need::IoUring], io_uring_guard),
     ]
 }
@@ -60,7 +69,7 @@ fn sendfile_gateway() -> anyhow::Result<Gateway> {
     })
 }
 
-fn send_whole(file: &File, stream: &std::net::TcpStream) -> bool {
+fn send_whole(file: &File, stream: &TcpStream) -> bool {
     let mut at = 0;
     while at < FILE_BYTES as u64 {
         match rustix::fs::sendfile(stream, file, Some(&mut at), FILE_BYTES) {
@@ -74,10 +83,6 @@ fn send_whole(file: &File, stream: &std::net::TcpStream) -> bool {
 /// A listener that speaks MPTCP, as Go's do by default: plain clients are like any other, and of those that speak it too is
 /// said that there are some, and how much they moved.
 fn multipath() -> anyhow::Result<()> {
-    if !Path::new("/proc/sys/net/mptcp/enabled").exists() {
-        eprintln!("noted: MPTCP is not tried, this kernel has none");
-        return Ok(());
-    }
     let listener = mptcp::listener(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let gateway =
         raw::on(listener, |_, stream| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok())?;
@@ -99,6 +104,16 @@ fn multipath() -> anyhow::Result<()> {
     drop(multipath);
     // Its end is what tells how much has moved.
     world.daemon.status_when(PATIENCE, |status| status.rebuild("connections_closed") == 1)?;
+    said_in_the_coverage(&world)?;
+    let after = world.settle(calls.len())?;
+    expect::same(&calls, &after.records)?;
+    let lost = (after.status.rebuild("received_lost_bytes"), after.status.rebuild("sent_lost_bytes"));
+    anyhow::ensure!(lost == moved, "{moved:?} bytes moved, and {lost:?} are counted: {}", after.status.0);
+    after.status.ring_agrees()?;
+    after.status.balanced()
+}
+
+fn said_in_the_coverage(world: &World) -> anyhow::Result<()> {
     let said = |record: &Record| {
         record.0.pointer("/s3auditd/coverage/unseenConnections/upper_layer").is_some_and(|count| *count == 1)
     };
@@ -107,10 +122,51 @@ fn multipath() -> anyhow::Result<()> {
         anyhow::ensure!(Instant::now() < deadline, "no coverage record says that a connection is not seen");
         std::thread::sleep(Duration::from_millis(50));
     }
+    Ok(())
+}
+
+/// Both ends turn to kernel TLS after the first answer: of what follows no record tells more than that bytes moved unseen
+/// there, and all of it is counted as lost.
+fn kernel_tls() -> anyhow::Result<()> {
+    let gateway = raw::start(|request, stream| {
+        let answered = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok();
+        answered && (request.target != "/keys/clear" || layers::tls(stream).is_ok())
+    })?;
+    let world = World::around(gateway, &[])?;
+    let stream = TcpStream::connect(world.gateway.address)?;
+    let mut connection = Connection::over(stream.try_clone()?)?;
+    let request = sign::request(&world.gateway, "GET", "/keys/clear", &[], b"");
+    let reply = connection.ask(&request)?;
+    let calls = [plain_call(Call::new("GetObject", Some("keys"), Some("clear"), 0), &connection, &request, &reply)?];
+    layers::tls(&stream)?;
+    let mut moved = (0, 0);
+    for number in 0..10 {
+        let request = sign::request(&world.gateway, "GET", &format!("/keys/secret-{number}"), &[], b"");
+        let reply = connection.ask(&request)?;
+        anyhow::ensure!(reply.body == b"ok", "the gateway answered {}", reply.head);
+        moved = (moved.0 + request.len() as u64, moved.1 + reply.received);
+    }
+    connection.finish()?;
+    drop((connection, stream));
+    // Its end is what tells how much has moved.
+    world.daemon.status_when(PATIENCE, |status| status.rebuild("connections_closed") == 1)?;
+    said_in_the_coverage(&world)?;
     let after = world.settle(calls.len())?;
-    expect::same(&calls, &after.records)?;
+    let (beyond, told): (Vec<_>, Vec<_>) =
+        after.records.into_iter().partition(|record| record.api_name() == Some("Unknown"));
+    expect::same(&calls, &told)?;
+    for record in &beyond {
+        let says_nothing =
+            record.completion() == Some("partial") && record.key().is_none() && record.status().is_none();
+        anyhow::ensure!(says_nothing, "of what went by kernel TLS is said: {}", record.0);
+    }
     let lost = (after.status.rebuild("received_lost_bytes"), after.status.rebuild("sent_lost_bytes"));
-    anyhow::ensure!(lost == moved, "{moved:?} bytes moved, and {lost:?} are counted: {}", after.status.0);
+    // Every record of TLS is longer than what it holds.
+    anyhow::ensure!(
+        lost.0 > moved.0 && lost.1 > moved.1,
+        "of {moved:?} bytes {lost:?} are counted: {}",
+        after.status.0
+    );
     after.status.ring_agrees()?;
     after.status.balanced()
 }

@@ -31,7 +31,7 @@ pub(super) fn of_guest(
         release: [told.kernel.as_ref().unwrap_or(&kernel.version), kernel.series.words].join(" ").trim_end().to_owned(),
         backend,
         expected: backend.offered_by(kernel.series),
-        scenarios: scenarios.iter().filter(|name| has(kernel.series.name, name)).count(),
+        scenarios: scenarios.iter().filter(|name| has(kernel.series, name)).count(),
         run: told.runs.iter().find(|run| run.backend == backend.name).cloned().unwrap_or_default(),
         console: console.clone(),
         broken: told.broken.clone(),
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_as_expected_has_failed() {
-        let kernel = Kernel { series: &ALL[1], version: "6.1.0-1".to_owned(), image: PathBuf::new() };
+        let kernel = Kernel { series: &ALL[1], version: "6.1.0-1".to_owned(), folder: PathBuf::new() };
         let of = |scenarios, expected, verdict| Cell {
             kernel: kernel.clone(),
             release: String::new(),

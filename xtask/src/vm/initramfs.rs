@@ -1,10 +1,11 @@
 //! What a guest boots into: an archive of files in the kernel's "newc" cpio format
 //! (Documentation/driver-api/early-userspace/buffer-format.rst).
 
+use super::modules;
 use super::processor::Processor;
 use crate::process::succeed;
 use anyhow::Context as _;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,13 +16,14 @@ const PROGRAM: u32 = 0o100_755;
 /// An HTTPS client does not start without the authorities that it trusts, whatever it then talks to.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Writes an initramfs that holds these programs at its root, by name, with what they need of this machine, and a text
-/// file.
+/// Writes an initramfs that holds these programs at its root, by name, with what they need of this machine, a text
+/// file, and for each kernel's release its modules (`modules/RELEASE`).
 pub(super) fn write(
     place: &Path,
     processor: Processor,
     programs: &[(&str, &Path)],
     text: (&str, &str),
+    releases: &BTreeMap<String, PathBuf>,
 ) -> anyhow::Result<()> {
     let aside = place.with_extension("parts");
     fs::create_dir_all(&aside)?;
@@ -40,6 +42,12 @@ pub(super) fn write(
         archive.add(there.strip_prefix("/")?, PROGRAM, &bytes)?;
     }
     archive.add(Path::new(text.0), PROGRAM, text.1.as_bytes())?;
+    for (release, folder) in releases {
+        for file in modules::files(folder)? {
+            let name = file.file_name().context("a file has a name")?;
+            archive.add(&Path::new("modules").join(release).join(name), PROGRAM, &fs::read(&file)?)?;
+        }
+    }
     for folder in ["proc", "sys", "dev", "tmp"] {
         archive.folder(Path::new(folder))?;
     }

@@ -1,7 +1,8 @@
 //! Debian's cloud kernels: the newest of each series that is supported, kept in the cache.
 //!
-//! Only the image is kept. All that the agent and its tests need is built into these kernels: no module is loaded.
+//! Only the image is kept, and the few modules that a scenario needs ([`modules`]): all else is built into these kernels.
 
+use super::modules;
 use super::processor::Processor;
 use crate::apt::{Apt, Installed};
 use crate::fetch::cache;
@@ -19,6 +20,8 @@ pub(super) struct Series {
     pub(super) processor: Processor,
     /// The beginning of the package with the image.
     package: &'static str,
+    /// The same of that with the modules.
+    modules: &'static str,
     suite: &'static str,
     /// The suite moves on: there, whatever is newest from this series on.
     or_later: bool,
@@ -39,8 +42,8 @@ pub(super) const ALL: [Series; 6] = [
         only: &["fexit"],
         ..Series::new("6.12", "linux-image-", "bookworm-security")
     },
-    // From 7.2 on `linux-image` has no image in it.
-    Series { or_later: true, ..Series::new("7.2", "linux-binary-", "sid") },
+    // From 7.2 on `linux-image` has neither image nor modules in it.
+    Series { or_later: true, modules: "linux-modules-", ..Series::new("7.2", "linux-binary-", "sid") },
     Series {
         name: "6.12-arm64",
         processor: Processor::Arm64,
@@ -56,7 +59,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Kernel {
     pub(super) series: &'static Series,
     pub(super) version: String,
-    pub(super) image: PathBuf,
+    pub(super) folder: PathBuf,
 }
 
 /// Brings the newest of each of these series. Where the mirror cannot be asked, the newest in the cache is taken.
@@ -107,9 +110,9 @@ fn look_for(wanted: &[&'static Series], processor: Processor, home: &Path) -> an
         let newest = versions.filter(|version| series.has(version)).max_by_key(|version| numbers(version));
         let version = newest.with_context(|| format!("{} has no kernel {}", series.suite, series.name))?;
         let kernel = series.kernel(home, version);
-        if !kernel.image.exists() {
+        if !kernel.is_whole() {
             eprintln!("vm: fetching kernel {version}");
-            unpack(&apt, &format!("{}{version}{flavour}", series.package), &kernel, home)?;
+            unpack(&apt, &kernel, home)?;
         }
         fs::write(home.join(format!("{}.looked", series.name)), version)?;
         kernels.push(kernel);
@@ -118,16 +121,23 @@ fn look_for(wanted: &[&'static Series], processor: Processor, home: &Path) -> an
 }
 
 /// Aside first, so that an interrupted run leaves nothing that looks whole.
-fn unpack(apt: &Apt, package: &str, kernel: &Kernel, home: &Path) -> anyhow::Result<()> {
+fn unpack(apt: &Apt, kernel: &Kernel, home: &Path) -> anyhow::Result<()> {
     let aside = home.join(format!("{}.{}", kernel.name(), std::process::id()));
-    apt.unpack(package, &aside)?;
-    let name = format!("{}{}", kernel.version, kernel.series.processor.flavour());
-    let places = [format!("boot/vmlinuz-{name}"), format!("usr/lib/modules/{name}/vmlinuz")];
-    let image = places.iter().map(|place| aside.join(place)).find(|place| place.exists());
-    let image = image.with_context(|| format!("{package} has no image where it was looked for"))?;
-    let folder = kernel.image.parent().context("an image lies in a folder")?;
-    fs::create_dir_all(folder)?;
-    fs::rename(image, &kernel.image)?;
+    let (series, release) = (kernel.series, kernel.release());
+    let mut packages = vec![series.package, series.modules];
+    packages.dedup();
+    for package in packages {
+        apt.unpack(&format!("{package}{release}"), &aside)?;
+    }
+    let found = |places: &[String]| {
+        let place = places.iter().map(|place| aside.join(place)).find(|place| place.exists());
+        place.with_context(|| format!("the packages of {release} have none of {}", places.join(", ")))
+    };
+    let image = found(&[format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")])?;
+    let unpacked = found(&[format!("lib/modules/{release}/kernel"), format!("usr/lib/modules/{release}/kernel")])?;
+    fs::create_dir_all(&kernel.folder)?;
+    modules::keep(&unpacked, &kernel.modules())?;
+    fs::rename(image, kernel.image())?;
     fs::remove_dir_all(&aside)?;
     Ok(())
 }
@@ -139,11 +149,39 @@ impl Kernel {
         let words = if self.series.words.is_empty() { String::new() } else { format!("-{}", self.series.name) };
         format!("{}{}{words}", self.version, self.series.processor.suffix())
     }
+
+    /// What `uname -r` says there.
+    pub(super) fn release(&self) -> String {
+        format!("{}{}", self.version, self.series.processor.flavour())
+    }
+
+    pub(super) fn image(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    /// See [`modules`].
+    pub(super) fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    fn is_whole(&self) -> bool {
+        self.image().exists() && modules::whole(&self.modules())
+    }
 }
 
 impl Series {
     const fn new(name: &'static str, package: &'static str, suite: &'static str) -> Self {
-        Self { name, release: name, processor: Processor::Amd64, package, suite, or_later: false, words: "", only: &[] }
+        Self {
+            name,
+            release: name,
+            processor: Processor::Amd64,
+            package,
+            modules: package,
+            suite,
+            or_later: false,
+            words: "",
+            only: &[],
+        }
     }
 
     /// Whether its versions are that one's or newer.
@@ -158,8 +196,8 @@ impl Series {
     }
 
     fn kernel(&'static self, home: &Path, version: &str) -> Kernel {
-        let image = home.join(format!("{version}{}", self.processor.flavour())).join("vmlinuz");
-        Kernel { series: self, version: version.to_owned(), image }
+        let folder = home.join(format!("{version}{}", self.processor.flavour()));
+        Kernel { series: self, version: version.to_owned(), folder }
     }
 
     fn newest_cached(&'static self, home: &Path) -> Option<Kernel> {
@@ -167,7 +205,7 @@ impl Series {
         let flavour = self.processor.flavour();
         let versions = names.iter().filter_map(|name| name.to_str()?.strip_suffix(flavour.as_str()));
         let newest = versions.filter(|version| self.has(version)).max_by_key(|version| numbers(version))?;
-        Some(self.kernel(home, newest)).filter(|kernel| kernel.image.exists())
+        Some(self.kernel(home, newest)).filter(Kernel::is_whole)
     }
 }
 

@@ -9,6 +9,7 @@ mod golden;
 mod guest;
 mod initramfs;
 mod kernel;
+mod modules;
 mod processor;
 mod qemu;
 mod table;
@@ -20,7 +21,7 @@ use guest::Guest;
 use kernel::{Kernel, Series};
 use processor::Processor;
 use qemu::Qemu;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -37,9 +38,21 @@ struct Backend {
     scenarios: &'static [&'static str],
 }
 
-/// Run with every backend: every way to receive and send, byte for byte; and a gateway, from its sockets to the webhook.
-const ALWAYS: &[&str] =
-    &["capture::each_way_to_receive_and_send_is_byte_exact", "kernel::a_gateway_is_audited_and_the_ledger_balances"];
+/// Run with every backend: every way to receive and send, byte for byte; a gateway, from its sockets to the webhook; and
+/// a socket that the kernel itself reads and writes.
+const ALWAYS: &[&str] = &[
+    "capture::each_way_to_receive_and_send_is_byte_exact",
+    "kernel::a_gateway_is_audited_and_the_ledger_balances",
+    KERNEL_TLS,
+];
+
+const KERNEL_TLS: &str = "capture::kernel_tls_is_named_and_gives_no_byte";
+/// The same through the whole daemon: what it says and counts does not depend on the backend.
+const KERNEL_TLS_SAID: &str = "unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances";
+
+/// What is about something that Debian builds into its kernels only from a series on: left out before, and from there on
+/// the kernel has to have it.
+const SINCE: &[(&str, &str)] = &[(KERNEL_TLS, "6.1"), (KERNEL_TLS_SAID, "6.1")];
 
 /// All scenarios need no foreign program. What does not depend on the backend is run with one of them.
 const BACKENDS: &[Backend] = &[
@@ -64,6 +77,7 @@ const BACKENDS: &[Backend] = &[
             "6.12-preempt/capture::threads_that_preempt_each_other_are_byte_exact",
             "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             "6.1/capture::mptcp_is_named_and_gives_no_byte",
+            KERNEL_TLS_SAID,
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
@@ -219,7 +233,8 @@ impl Machines {
         // A line for each backend.
         let lines: Vec<_> =
             plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
-        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")))?;
+        let modules: BTreeMap<_, _> = kernels.iter().map(|kernel| (kernel.release(), kernel.modules())).collect();
+        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")), &modules)?;
         Ok(Self { qemu, kernels, initramfs })
     }
 
@@ -297,8 +312,8 @@ impl Backend {
 }
 
 /// What of a plan's scenarios a series has.
-fn has(series: &str, scenario: &str) -> bool {
-    scenario.split_once('/').is_none_or(|(only, _)| only == series)
+fn has(series: &Series, scenario: &str) -> bool {
+    scenario.split_once('/').is_none_or(|(only, _)| only == series.name) && !left_out(series).contains(&scenario)
 }
 
 fn chosen(only: &[impl AsRef<str>], name: &str) -> bool {
@@ -310,6 +325,11 @@ fn series(only: &[String]) -> Vec<&'static Series> {
     let asked = |series: &&Series| only.iter().any(|only| only == series.name);
     let usual = |series: &&Series| only.is_empty() && series.processor == Processor::Amd64;
     kernel::ALL.iter().filter(|series| usual(series) || asked(series)).collect()
+}
+
+/// The scenarios of [`SINCE`] that its kernels are too old for.
+fn left_out(series: &Series) -> Vec<&'static str> {
+    SINCE.iter().filter(|(_, since)| !series.is_from(since)).map(|(name, _)| *name).collect()
 }
 
 fn position(series: &Series) -> Option<usize> {

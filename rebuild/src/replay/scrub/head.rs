@@ -72,7 +72,7 @@ fn mask_field(line: &mut [u8], redaction: &Redaction) {
     let start = value.len() - value.trim_ascii_start().len();
     let end = value.trim_ascii_end().len().max(start);
     if let Some(value) = value.get_mut(start..end) {
-        let shown = redaction.header(name, value);
+        let shown = redaction.header(name, value).into_owned();
         show_only(value, &shown);
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn find() -> anyhow::Result<Self> {
-        Ok(Self { root: tool("S3AUDITD_BENCH_TOOLS").map_err(|missing| anyhow::anyhow!(missing.0))? })
+        Ok(Self { root: tool("S3AUDITD_BENCH_TOOLS").map_err(|missing| anyhow::anyhow!("{}", missing.reason()))? })
     }
 
     pub(crate) fn wrk(&self) -> Command {

@@ -5,7 +5,7 @@
 //! a function of its offset, so each sample can be checked where it stands.
 
 mod cpus;
-mod layers;
+pub(crate) mod layers;
 mod notes;
 mod odd;
 mod plan;
@@ -44,8 +44,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("capture::threads_that_preempt_each_other_are_byte_exact", preemption),
         Scenario::new("capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte", layers::sockmap_passes),
         Scenario::new("capture::a_sockmap_that_redirects_is_named_and_gives_no_byte", layers::sockmap_redirects),
-        Scenario::new("capture::kernel_tls_is_named_and_gives_no_byte", layers::kernel_tls),
-        Scenario::new("capture::mptcp_is_named_and_gives_no_byte", layers::multipath),
+        Scenario::needing("capture::kernel_tls_is_named_and_gives_no_byte", &[Need::KernelTls], layers::kernel_tls),
+        Scenario::needing("capture::mptcp_is_named_and_gives_no_byte", &[Need::Mptcp], layers::multipath),
     ];
     // What the others have none of is no scenario of theirs.
     if notes::is_about_this_run() {

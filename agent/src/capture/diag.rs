@@ -1,0 +1,168 @@
+//! Who listens in the agent's own network namespace, asked of the kernel by `sock_diag` (`man 7 sock_diag`): only listeners.
+//!
+//! `/proc/net/tcp` shows the same, but at its end the kernel goes through its whole table of connections, however few there
+//! are: 1.5 ms on a node with the default table. The question is answered from the table of listeners alone
+//! (`inet_diag_dump_icsk` in `net/ipv4/inet_diag.c`).
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
+};
+use std::{collections::BTreeSet, os::fd::OwnedFd};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// `struct nlmsghdr` with the `struct inet_diag_req_v2` behind it.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Request {
+    len: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port_id: u32,
+    family: u8,
+    protocol: u8,
+    extensions: u8,
+    pad: u8,
+    /// A bit for each TCP state.
+    states: u32,
+    /// `struct inet_diag_sockid`: any.
+    id: [u8; 48],
+}
+
+/// `struct nlmsghdr`.
+#[derive(FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct MessageHeader {
+    len: u32,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    port_id: u32,
+}
+
+/// The beginning of `struct inet_diag_msg`.
+#[derive(FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct Socket {
+    family: u8,
+    state: u8,
+    timer: u8,
+    retransmits: u8,
+    /// Big-endian.
+    local_port: [u8; 2],
+}
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_DONE: u16 = 3;
+/// `NLM_F_REQUEST` and `NLM_F_DUMP`.
+const DUMP: u16 = 0x301;
+/// `NLM_F_DUMP_INTR`: the table changed meanwhile, so something may be missing.
+const INTERRUPTED: u16 = 0x10;
+const IPPROTO_TCP: u8 = 6;
+const LISTEN: u8 = 10;
+
+/// Ports that something listens on. None: the kernel does not answer (no `tcp_diag`, or it is not allowed), or not wholly.
+pub(super) fn listening() -> Option<BTreeSet<u16>> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG)).ok()?;
+    let mut ports = BTreeSet::new();
+    ask(&socket, AddressFamily::INET, &mut ports)?;
+    ask(&socket, AddressFamily::INET6, &mut ports)?;
+    Some(ports)
+}
+
+fn ask(socket: &OwnedFd, family: AddressFamily, ports: &mut BTreeSet<u16>) -> Option<()> {
+    let request = Request {
+        len: u32::try_from(size_of::<Request>()).ok()?,
+        kind: SOCK_DIAG_BY_FAMILY,
+        flags: DUMP,
+        sequence: 1,
+        port_id: 0,
+        family: u8::try_from(family.as_raw()).ok()?,
+        protocol: IPPROTO_TCP,
+        extensions: 0,
+        pad: 0,
+        states: 1 << LISTEN,
+        id: [0; 48],
+    };
+    send(socket, request.as_bytes(), SendFlags::empty()).ok()?;
+    // The kernel answers at once, in parts of at most 32 KiB.
+    let mut answer = vec![0; 32 * 1024];
+    loop {
+        let read = match recv(socket, &mut answer, RecvFlags::empty()) {
+            Ok((_, read)) => read,
+            Err(Errno::INTR) => continue,
+            Err(_) => return None,
+        };
+        if let Some(whole) = take(answer.get(..read)?, ports) {
+            return whole.then_some(());
+        }
+    }
+}
+
+/// One part of an answer. Whether it ended well; None: it goes on.
+fn take(mut part: &[u8], ports: &mut BTreeSet<u16>) -> Option<bool> {
+    if part.is_empty() {
+        return Some(false);
+    }
+    while let Ok((header, body)) = MessageHeader::read_from_prefix(part) {
+        let len = usize::try_from(header.len).unwrap_or(usize::MAX);
+        if header.flags & INTERRUPTED != 0 || len < size_of::<MessageHeader>() || len > part.len() {
+            return Some(false);
+        }
+        match header.kind {
+            SOCK_DIAG_BY_FAMILY => match Socket::read_from_prefix(body) {
+                // A kernel that knows no states in a question sends all.
+                Ok((socket, _)) if socket.state == LISTEN => drop(ports.insert(u16::from_be_bytes(socket.local_port))),
+                _ => {}
+            },
+            NLMSG_DONE => return Some(true),
+            _ => return Some(false),
+        }
+        // Aligned to 4.
+        part = part.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = u32::try_from(16 + body.len()).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn answers_are_read_to_their_end_and_nothing_else_is_believed() {
+        let listener = message(SOCK_DIAG_BY_FAMILY, 2, &[2, LISTEN, 0, 0, 0x23, 0x28, 0, 0]);
+        let open = message(SOCK_DIAG_BY_FAMILY, 2, &[2, 1, 0, 0, 0x23, 0x29]);
+        let mut ports = BTreeSet::new();
+        assert_eq!(take(&[listener.clone(), open].concat(), &mut ports), None);
+        assert_eq!(ports, [9000].into());
+        assert_eq!(take(&message(NLMSG_DONE, 2, &[0; 4]), &mut ports), Some(true));
+        assert_eq!(take(&message(2, 0, &[0xfe, 0xff, 0xff, 0xff]), &mut ports), Some(false), "an error");
+        assert_eq!(take(&message(NLMSG_DONE, 2 | INTERRUPTED, &[0; 4]), &mut ports), Some(false));
+        assert_eq!(take(b"", &mut ports), Some(false));
+        assert_eq!(take(&[0; 16], &mut ports), Some(false), "a message without a length");
+        assert_eq!(take(&[0xff; 40], &mut ports), Some(false));
+    }
+
+    #[test]
+    fn listeners_of_both_families_are_found_or_the_kernel_does_not_answer() {
+        let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| std::net::TcpListener::bind(address).ok());
+        let bound = listeners.iter().flatten().map(|listener| listener.local_addr().unwrap().port());
+        let bound: BTreeSet<u16> = bound.collect();
+        assert!(!bound.is_empty());
+        if let Some(ports) = listening() {
+            assert!(ports.is_superset(&bound), "{bound:?} in {ports:?}");
+        }
+    }
+}
