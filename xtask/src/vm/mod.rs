@@ -88,6 +88,8 @@ const BACKENDS: &[Backend] = &[
         scenarios: &[
             "capture::calls_without_room_for_a_note_are_counted",
             "capture::missed_returns_are_counted_and_leave_nothing",
+            "6.1/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
+            "6.1/capture::mptcp_is_named_and_gives_no_byte",
             "6.1/leftovers::nothing_stays_in_the_kernel",
             "7.2/leftovers::nothing_stays_in_the_kernel",
             "unseen::a_body_that_goes_out_by_sendfile",
