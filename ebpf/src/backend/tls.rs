@@ -10,9 +10,7 @@ use crate::{
     payload::{Call, Source, take},
     watch::{NotOurs, state_of, watched},
 };
-use aya_ebpf::{
-    EbpfContext as _, bindings::pt_regs, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext,
-};
+use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext};
 use core::ptr::NonNull;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
@@ -39,11 +37,32 @@ impl Told {
     }
 }
 
+/// `struct pt_regs` of x86-64 (`arch/x86/include/uapi/asm/ptrace.h`). Ours and not the binding, which is that of the
+/// processor that the agent is built for: these programs are built, but never attached, on others too.
+#[repr(C)]
+pub struct Registers {
+    _callee_saved: [u64; 5],
+    pub rbx: u64,
+    _scratch: [u64; 4],
+    pub rax: u64,
+    pub rcx: u64,
+    _third_and_second: [u64; 2],
+    pub rdi: u64,
+    _number_to_flags: [u64; 4],
+    pub rsp: u64,
+}
+
+const _: () = {
+    assert!(core::mem::offset_of!(Registers, rbx) == 40 && core::mem::offset_of!(Registers, rax) == 80);
+    assert!(core::mem::offset_of!(Registers, rcx) == 88 && core::mem::offset_of!(Registers, rdi) == 112);
+    assert!(core::mem::offset_of!(Registers, rsp) == 152);
+};
+
 /// The registers at the probe.
 #[inline(always)]
-pub fn registers(context: &ProbeContext) -> &pt_regs {
+pub fn registers(context: &ProbeContext) -> &Registers {
     // SAFETY: a probe's context is its registers.
-    unsafe { &*context.regs }
+    unsafe { &*context.regs.cast() }
 }
 
 /// Plaintext that moved.
