@@ -15,9 +15,11 @@ pub(super) struct Backend {
     scenarios: &'static [&'static str],
 }
 
-/// Run with every backend. `SERIES/NAME`: on that series alone; `SERIES+/NAME`: from that series on, where Debian builds into
-/// its kernels what it is about. They are: every way to receive and send, byte for byte; a gateway, from its sockets to the webhook; and
+/// Run with every backend: every way to receive and send, byte for byte; a gateway, from its sockets to the webhook; and
 /// a socket that the kernel itself reads and writes.
+///
+/// `SERIES/NAME` is for that series alone; `SERIES+/NAME` from that series on, because Debian builds what it is about into
+/// its kernels only from there on.
 const ALWAYS: &[&str] = &[
     "capture::each_way_to_receive_and_send_is_byte_exact",
     "kernel::a_gateway_is_audited_and_the_ledger_balances",
