@@ -11,6 +11,7 @@ pub mod event;
 mod facts;
 pub mod headers;
 mod json;
+mod lines;
 mod making;
 pub mod served;
 pub mod status;
@@ -26,6 +27,7 @@ use asked::Asked;
 use client::Cidr;
 use document::Document;
 use event::{Event, EventRecord, Kind, Moment};
+use headers::Maps;
 use jiff::Timestamp;
 use served::Cgroups;
 use std::collections::BTreeMap;
@@ -97,6 +99,7 @@ impl Clock {
 pub struct RecordMaker {
     settings: RecordSettings,
     cgroups: Cgroups,
+    maps: Maps,
     next_sequence: u64,
     made: BTreeMap<&'static str, u64>,
 }
@@ -105,7 +108,9 @@ impl RecordMaker {
     /// A maker whose first record gets `next_sequence`.
     #[must_use]
     pub fn new(settings: RecordSettings, next_sequence: u64) -> Self {
-        Self { settings, cgroups: Cgroups::default(), next_sequence, made: BTreeMap::new() }
+        // Each start has an instance of its own, which clients do not know.
+        let maps = Maps::new(fnv1a(settings.instance_id.as_bytes()));
+        Self { settings, cgroups: Cgroups::default(), maps, next_sequence, made: BTreeMap::new() }
     }
 
     /// How it makes records.
@@ -117,6 +122,7 @@ impl RecordMaker {
     /// Changes how records are made from here on; the numbering goes on.
     pub fn reconfigure(&mut self, settings: RecordSettings) {
         self.settings = settings;
+        self.maps.forget();
     }
 
     /// What is known of cgroups: to be told by whoever can look at the node. In replays there is nobody who can.
@@ -141,7 +147,7 @@ impl RecordMaker {
     /// Makes the record of an exchange that was read with the same settings.
     pub fn record<'a>(&'a mut self, reading: Reading<'a>, clock: Clock) -> Record<'a> {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
-        making::record(&self.settings, &self.cgroups, reading, clock, number)
+        making::record(&self.settings, &self.cgroups, &mut self.maps, reading, clock, number)
     }
 
     /// Makes a record of our own; it is numbered like all others.

@@ -1,11 +1,10 @@
 //! The JSON of a record, field by field; `docs/record.md` says what each means. What is not known is left out.
 
 use super::event::Kind;
-use super::headers::Texts;
+use super::headers::Json;
 use super::{Number, RecordSettings};
 use crate::s3::claims::Claim;
 use serde::Serialize;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The version of our own part. It grows when a field changes its meaning or goes; new fields do not change it.
@@ -27,17 +26,17 @@ pub(super) struct Document<'a> {
     #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) request_header: Option<Texts<'a>>,
+    pub(super) request_header: Option<Json<'a>>,
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<Cow<'a, str>>,
-    #[serde(rename = "requestQuery", skip_serializing_if = "Texts::is_empty")]
-    pub(super) request_query: Texts<'a>,
+    pub(super) request_id: Option<Json<'a>>,
+    #[serde(rename = "requestQuery", skip_serializing_if = "Option::is_none")]
+    pub(super) request_query: Option<Json<'a>>,
     #[serde(rename = "responseHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) response_header: Option<Texts<'a>>,
+    pub(super) response_header: Option<Json<'a>>,
     pub(super) s3auditd: Own,
     pub(super) time: String,
     #[serde(rename = "userAgent", skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<Cow<'a, str>>,
+    pub(super) user_agent: Option<Json<'a>>,
     #[serde(rename = "wekaInfo", skip_serializing_if = "WekaInfo::is_empty")]
     pub(super) weka_info: &'a WekaInfo,
 }

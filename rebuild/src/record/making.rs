@@ -4,7 +4,7 @@ use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
 use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
 use super::event::Kind;
-use super::headers::{self, TextMap, Texts};
+use super::headers::{self, Map, Maps};
 use super::served::{Cgroups, Served};
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
@@ -25,6 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) fn record<'a>(
     settings: &'a RecordSettings,
     cgroups: &'a Cgroups,
+    maps: &'a mut Maps,
     reading: Reading<'a>,
     clock: Clock,
     number: Number,
@@ -38,13 +39,22 @@ pub(super) fn record<'a>(
         asked.settle(&reply, settings);
     }
     let served = cgroups.of(exchange.connection.cgroup_id);
-    Making { settings, exchange, served, asked, reply, truncated: Vec::new() }.record(clock, number)
+    let redaction = &settings.redaction;
+    if let Some(asked) = &asked {
+        maps.write_request(&asked.request.headers, redaction);
+        maps.write_query(&asked.query, redaction);
+    }
+    if let Some(response) = &exchange.response {
+        maps.write_response(&response.headers, redaction);
+    }
+    Making { settings, maps, exchange, served, asked, reply, truncated: Vec::new() }.record(clock, number)
 }
 
 /// A record on its way. `reply` is the content of the reply's body, `truncated` gathers the names of fields that were cut.
 struct Making<'a> {
     settings: &'a RecordSettings,
     exchange: &'a Exchange,
+    maps: &'a Maps,
     served: Option<&'a Served>,
     asked: Option<Asked<'a>>,
     reply: Cow<'a, BodyStart>,
@@ -101,22 +111,21 @@ impl<'a> Making<'a> {
             self.put_deletes(&mut own, deletes);
         }
         let mut api = Api { name: UNKNOWN_NAME.to_owned(), ..Api::default() };
-        let mut request_query = Texts::default();
         let mut request_claims = BTreeMap::new();
         if let Some(asked) = self.asked.take() {
             request_claims = self.put_request(&mut own, &mut api, &asked);
-            request_query = self.map("requestQuery", TextMap::of_query(&asked.query, &self.settings.redaction));
         }
         if let Some(response) = response {
             self.put_response(&mut own, &mut api, response);
         }
-        let request_header = request
-            .map(|request| self.map("requestHeader", TextMap::of_request(&request.headers, &self.settings.redaction)));
-        let response_header = response.map(|response| {
-            self.map("responseHeader", TextMap::of_response(&response.headers, &self.settings.redaction))
-        });
-        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").cloned());
-        let request_id = response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").cloned());
+        let maps = self.maps;
+        let request_header = request.is_some().then_some(&maps.request);
+        let request_query = request.is_some().then_some(&maps.query);
+        let response_header = response.is_some().then_some(&maps.response);
+        let of_request = [("requestHeader", request_header), ("requestQuery", request_query)];
+        let written = of_request.into_iter().chain([("responseHeader", response_header)]);
+        let cut = written.filter(|(_, map)| map.is_some_and(|map| map.truncated));
+        self.truncated.extend(cut.map(|(name, _)| name));
         self.truncated.sort_unstable();
         self.truncated.dedup();
         own.truncated = self.truncated;
@@ -126,13 +135,13 @@ impl<'a> Making<'a> {
             deployment_id: &settings.deployment_id,
             remote_host: remote_host(client.ip, self.settings.dialect),
             request_claims,
-            request_header,
-            request_id,
-            request_query,
-            response_header,
+            request_header: request_header.map(Map::json),
+            request_id: response_header.and_then(Map::wanted),
+            request_query: request_query.filter(|query| !query.is_empty()).map(Map::json),
+            response_header: response_header.map(Map::json),
             s3auditd: own,
             time: texts::rfc3339(clock.wall(exchange.ended_ns)),
-            user_agent,
+            user_agent: request_header.and_then(Map::wanted),
             weka_info: &settings.weka_info,
         };
         Record { document, class, outcome }
@@ -282,13 +291,6 @@ impl<'a> Making<'a> {
             error: entry.error,
         });
         own.delete_keys = keys.collect();
-    }
-
-    fn map<'t>(&mut self, name: &'static str, map: TextMap<'t>) -> Texts<'t> {
-        if map.truncated {
-            self.truncated.push(name);
-        }
-        map.entries
     }
 
     fn cut(&mut self, name: &'static str, text: String) -> String {
