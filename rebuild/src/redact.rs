@@ -129,11 +129,21 @@ impl Redaction {
         self.scan(text, true).into_owned()
     }
 
+    /// The same, borrowed where nothing is cut.
+    pub(crate) fn clean_text<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
+        self.scan(text, true)
+    }
+
     /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
     /// common names of partitions.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
         self.scan(path, false).into_owned()
+    }
+
+    /// The same, borrowed where nothing is cut.
+    pub(crate) fn clean_path<'t>(&self, path: &'t [u8]) -> Cow<'t, str> {
+        self.scan(path, false)
     }
 
     /// Whether an allow-list lets a header or a parameter of that name through.

@@ -2,13 +2,15 @@
 
 use super::event::Kind;
 use super::headers::Json;
+use super::texts::Short;
 use super::{Number, RecordSettings};
 use crate::s3::claims::Claim;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The version of our own part. It grows when a field changes its meaning or goes; new fields do not change it.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// The version of WEKA's entry.
 pub(super) const AUDIT_VERSION: &str = "1.weka";
@@ -16,13 +18,13 @@ pub(super) const AUDIT_VERSION: &str = "1.weka";
 /// The shape of WEKA's audit entry, in its order, with our own part as one more key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Document<'a> {
-    pub(super) api: Api,
+    pub(super) api: Api<'a>,
     #[serde(rename = "auditVersion")]
     pub(super) audit_version: &'static str,
     #[serde(rename = "deploymentid", skip_serializing_if = "str::is_empty")]
     pub(super) deployment_id: &'a str,
     #[serde(rename = "remotehost")]
-    pub(super) remote_host: String,
+    pub(super) remote_host: Short,
     #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
@@ -33,8 +35,8 @@ pub(super) struct Document<'a> {
     pub(super) request_query: Option<Json<'a>>,
     #[serde(rename = "responseHeader", skip_serializing_if = "Option::is_none")]
     pub(super) response_header: Option<Json<'a>>,
-    pub(super) s3auditd: Own,
-    pub(super) time: String,
+    pub(super) s3auditd: Own<'a>,
+    pub(super) time: Short,
     #[serde(rename = "userAgent", skip_serializing_if = "Option::is_none")]
     pub(super) user_agent: Option<Json<'a>>,
     #[serde(rename = "wekaInfo", skip_serializing_if = "WekaInfo::is_empty")]
@@ -43,20 +45,20 @@ pub(super) struct Document<'a> {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Api {
+pub(super) struct Api<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bucket: Option<String>,
-    pub(super) name: String,
+    pub(super) bucket: Option<Cow<'a, str>>,
+    pub(super) name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) object: Option<String>,
+    pub(super) object: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status_code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) time_to_first_byte: Option<String>,
+    pub(super) time_to_first_byte: Option<Short>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) time_to_response: Option<String>,
+    pub(super) time_to_response: Option<Short>,
 }
 
 /// Which cluster and node the gateway belongs to: configuration, not capture. Empty means unknown and is left out.
@@ -91,26 +93,26 @@ impl WekaInfo {
 /// What tells a record from all others: the beginning of our own part, whatever the record tells of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Identity {
+pub(super) struct Identity<'a> {
     schema: u32,
     kind: Kind,
-    pub(super) event_id: String,
-    pub(super) sequence: u64,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    instance_id: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    boot_id: String,
+    event_id: &'a str,
+    sequence: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    instance_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    boot_id: &'a str,
 }
 
-impl Identity {
-    pub(super) fn new(settings: &RecordSettings, kind: Kind, number: Number) -> Self {
+impl<'a> Identity<'a> {
+    pub(super) fn new(settings: &'a RecordSettings, kind: Kind, number: &'a Number) -> Self {
         Self {
             schema: SCHEMA,
             kind,
-            event_id: number.event_id,
+            event_id: number.event_id.as_str(),
             sequence: number.sequence,
-            instance_id: settings.instance_id.clone(),
-            boot_id: settings.boot_id.clone(),
+            instance_id: &settings.instance_id,
+            boot_id: &settings.boot_id,
         }
     }
 }
@@ -118,9 +120,16 @@ impl Identity {
 /// Our own part of an operation's record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Own {
-    #[serde(flatten)]
-    pub(super) identity: Identity,
+pub(super) struct Own<'a> {
+    // As in `Identity`: one struct in another (`flatten`) would be written as a map, which takes twice as long.
+    pub(super) schema: u32,
+    pub(super) kind: Kind,
+    pub(super) event_id: Short,
+    pub(super) sequence: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) instance_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) boot_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) operation: Option<&'static str>,
     pub(super) class: &'static str,
@@ -130,45 +139,45 @@ pub(super) struct Own {
     pub(super) ambiguous: Vec<&'static str>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) method: Option<String>,
+    pub(super) method: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) host: Option<String>,
+    pub(super) host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) raw_path: Option<String>,
+    pub(super) raw_path: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http_version: Option<&'static str>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) access_key: Option<String>,
+    pub(super) access_key: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) auth_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) signature_version: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) signed_headers: Option<String>,
+    pub(super) signed_headers: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) presign_expires_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) presign_expires_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) region: Option<String>,
+    pub(super) region: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issued_access_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session: Option<Session>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) version_id: Option<String>,
+    pub(super) version_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) copy_source: Option<CopySource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upload_id: Option<String>,
+    pub(super) upload_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) part_number: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) range: Option<String>,
+    pub(super) range: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content_range: Option<String>,
+    pub(super) content_range: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) object_size: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -197,14 +206,14 @@ pub(super) struct Own {
     pub(super) client_address: Endpoint,
     pub(super) peer: Endpoint,
     pub(super) server: Endpoint,
-    pub(super) process: Process,
-    pub(super) start_time: String,
-    pub(super) connection: String,
+    pub(super) process: Process<'a>,
+    pub(super) start_time: Short,
+    pub(super) connection: Short,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) connection_preexisting: bool,
     pub(super) exchange: u64,
     #[serde(rename = "amzId2", skip_serializing_if = "Option::is_none")]
-    pub(super) amz_id_2: Option<String>,
+    pub(super) amz_id_2: Option<Cow<'a, str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -245,7 +254,7 @@ pub(super) struct DeleteKey {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Endpoint {
-    pub(super) ip: String,
+    pub(super) ip: Short,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -254,19 +263,19 @@ pub(super) struct Endpoint {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Process {
+pub(super) struct Process<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) pid: u32,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) comm: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) comm: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup_id: Option<String>,
+    pub(super) cgroup_id: Option<Short>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup: Option<String>,
+    pub(super) cgroup: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unit: Option<String>,
+    pub(super) unit: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) container: Option<String>,
+    pub(super) container: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) netns: u32,
 }

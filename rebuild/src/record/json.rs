@@ -73,8 +73,8 @@ fn has_escape(text: &[u8]) -> bool {
     })
 }
 
-/// A number in decimal digits.
-fn digits(out: &mut Vec<u8>, mut number: u64) {
+/// A number in decimal digits: they begin at the place that is given with them.
+pub(super) fn decimal(mut number: u64) -> ([u8; 20], usize) {
     let mut text = [b'0'; 20];
     let mut from = text.len();
     for place in text.iter_mut().rev() {
@@ -85,6 +85,11 @@ fn digits(out: &mut Vec<u8>, mut number: u64) {
             break;
         }
     }
+    (text, from)
+}
+
+fn digits(out: &mut Vec<u8>, number: u64) {
+    let (text, from) = decimal(number);
     out.extend_from_slice(text.get(from..).unwrap_or_default());
 }
 
@@ -98,6 +103,7 @@ impl Inside<'_> {
 
     fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         // A name in the source: identifiers, nothing to escape.
+        self.out.reserve(name.len() + r#","":"#.len());
         quoted(self.next().0, name);
         self.out.push(b':');
         value.serialize(Writer(self.out))

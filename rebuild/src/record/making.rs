@@ -2,10 +2,11 @@
 
 use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
-use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
+use super::document::{self, Api, DeleteKey, Document, Endpoint, Own, Process};
 use super::event::Kind;
 use super::headers::{self, Map, Maps};
 use super::served::{Cgroups, Served};
+use super::texts::Short;
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
@@ -80,7 +81,12 @@ impl<'a> Making<'a> {
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
         let mut own = Own {
-            identity: Identity::new(self.settings, Kind::Operation, number),
+            schema: document::SCHEMA,
+            kind: Kind::Operation,
+            event_id: number.event_id,
+            sequence: number.sequence,
+            instance_id: &settings.instance_id,
+            boot_id: &settings.boot_id,
             operation: name,
             class: class.name(),
             outcome: outcome.name(),
@@ -102,7 +108,7 @@ impl<'a> Making<'a> {
             server: endpoint(connection.server),
             process: self.process(),
             start_time: texts::rfc3339(clock.wall(exchange.started_ns)),
-            connection: connection.cookie.to_string(),
+            connection: texts::number(connection.cookie),
             connection_preexisting: connection.preexisting,
             exchange: exchange.ordinal,
             ..Own::default()
@@ -110,10 +116,10 @@ impl<'a> Making<'a> {
         if let Some(deletes) = deletes {
             self.put_deletes(&mut own, deletes);
         }
-        let mut api = Api { name: UNKNOWN_NAME.to_owned(), ..Api::default() };
+        let mut api = Api { name: UNKNOWN_NAME, ..Api::default() };
         let mut request_claims = BTreeMap::new();
         if let Some(asked) = self.asked.take() {
-            request_claims = self.put_request(&mut own, &mut api, &asked);
+            request_claims = self.put_request(&mut own, &mut api, asked);
         }
         if let Some(response) = response {
             self.put_response(&mut own, &mut api, response);
@@ -147,53 +153,63 @@ impl<'a> Making<'a> {
         Record { document, class, outcome }
     }
 
-    fn process(&mut self) -> Process {
+    fn process(&mut self) -> Process<'a> {
         let (connection, served) = (&self.exchange.connection, self.served);
+        let comm = connection.comm.as_str();
+        let most = comm.char_indices().nth(64).map_or(comm.len(), |(at, _)| at);
         Process {
             pid: connection.tgid,
-            comm: connection.comm.chars().take(64).collect(),
-            cgroup_id: (connection.cgroup_id != 0).then(|| connection.cgroup_id.to_string()),
-            cgroup: served.map(|served| self.cut("process.cgroup", served.cgroup.clone())),
-            unit: served.and_then(|served| Some(self.cut("process.unit", served.unit.clone()?))),
-            container: served.and_then(|served| served.container.clone()),
+            comm: comm.get(..most).unwrap_or_default(),
+            cgroup_id: (connection.cgroup_id != 0).then(|| texts::number(connection.cgroup_id)),
+            cgroup: served.map(|served| self.cut("process.cgroup", served.cgroup.as_str().into())),
+            unit: served.and_then(|served| Some(self.cut("process.unit", served.unit.as_deref()?.into()))),
+            container: served.and_then(|served| served.container.as_deref()),
             netns: connection.netns,
         }
     }
 
-    fn put_request(&mut self, own: &mut Own, api: &mut Api, asked: &Asked<'_>) -> BTreeMap<&'static str, Claim> {
+    fn put_request(
+        &mut self,
+        own: &mut Own<'a>,
+        api: &mut Api<'a>,
+        mut asked: Asked<'a>,
+    ) -> BTreeMap<&'static str, Claim> {
         let (exchange, redaction) = (self.exchange, &self.settings.redaction);
-        let (request, query) = (asked.request, &asked.query);
+        let request = asked.request;
         let is_post_object = asked.operation.aws == Some("PostObject");
         let form = is_post_object.then(|| PostForm::parse(&request.headers, &exchange.request_body)).flatten();
-        let caller = Caller::of(&request.headers, query, form.as_ref());
+        let caller = Caller::of(&request.headers, &asked.query, form.as_ref());
 
-        asked.api_name().clone_into(&mut api.name);
+        api.name = asked.api_name();
         if asked.is_addressed() {
             let form_key = form.as_ref().and_then(|form| form.key.as_deref());
+            let key = std::mem::take(&mut asked.address.key);
             let object = match form_key {
-                Some(key) if asked.address.key.is_empty() => redaction.path(key),
-                _ => facts::key(&asked.address.bucket, &asked.address.key, redaction),
+                Some(form_key) if key.is_empty() => redaction.path(form_key),
+                _ => facts::key(&asked.address.bucket, key, redaction),
             };
-            let bucket = redaction.path(asked.address.bucket.as_bytes());
-            api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket));
-            api.object = (!object.is_empty()).then(|| self.cut("api.object", object));
+            let bucket = facts::clean(std::mem::take(&mut asked.address.bucket), |text| redaction.clean_path(text));
+            api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket.into()));
+            api.object = (!object.is_empty()).then(|| self.cut("api.object", object.into()));
         }
 
-        let mut ambiguities = asked.operation.ambiguities.clone();
+        let is_addressed = asked.is_addressed();
+        let mut ambiguities = std::mem::take(&mut asked.operation.ambiguities);
         if caller.several {
             ambiguities.push(Ambiguity::SeveralCredentials);
         }
         own.ambiguous = ambiguities.into_iter().map(Ambiguity::name).collect();
         own.read_only = Some(asked.operation.is_read_only(&request.method));
-        own.method = Some(self.cut("method", redaction.text(&request.method)));
-        own.host = asked.address.host.as_ref().map(|host| self.cut("host", redaction.text(host.as_bytes())));
-        own.raw_path = Some(self.cut("rawPath", redaction.path(asked.target.path)));
+        own.method = Some(self.cut("method", redaction.clean_text(&request.method)));
+        let host = asked.address.host.take().map(|host| facts::clean(host, |text| redaction.clean_text(text)));
+        own.host = host.map(|host| self.cut("host", host.into()));
+        own.raw_path = Some(self.cut("rawPath", redaction.clean_path(asked.target.path)));
         own.http_version = Some(match request.version {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
         });
 
-        let claims = self.put_session(own, asked, &caller);
+        let claims = self.put_session(own, &asked, &caller);
         own.access_key = caller.access_key;
         // A form names its caller, unless what was seen of it ends before that: then nobody is no answer.
         let caller_unseen = is_post_object
@@ -212,36 +228,37 @@ impl<'a> Making<'a> {
         if asked.operation.class == Class::Sts {
             own.issued_access_key = sts::issued_access_key(&self.reply);
         }
-        if asked.is_addressed() {
+        if is_addressed {
+            let query = &asked.query;
             let value = |name: &str| query.first(name).filter(|value| !value.is_empty());
             let parameter = |name: &str| Some(redaction.parameter(name.as_bytes(), value(name)?));
-            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value));
-            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value));
+            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value.into()));
+            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value.into()));
             own.part_number = parameter("partNumber").and_then(|value| value.parse().ok());
-            let range = request.headers.first("range").map(|value| redaction.header(b"range", value).into_owned());
+            let range = request.headers.first("range").map(|value| redaction.header(b"range", value));
             own.range = range.map(|value| self.cut("range", value));
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
             let source = source.filter(|_| redaction.is_let_through(b"x-amz-copy-source"));
             let source = source.and_then(|source| facts::copy_source(source, redaction));
             own.copy_source = source.map(|source| document::CopySource {
-                bucket: self.cut("copySource", source.bucket),
-                key: source.key.map(|key| self.cut("copySource", key)),
-                version_id: source.version_id.map(|id| self.cut("copySource", id)),
+                bucket: self.cut("copySource", source.bucket.into()).into_owned(),
+                key: source.key.map(|key| self.cut("copySource", key.into()).into_owned()),
+                version_id: source.version_id.map(|id| self.cut("copySource", id.into()).into_owned()),
             });
             own.object_size = asked.operation.aws.and_then(|name| facts::object_size(exchange, name));
         }
         if let Some(first_byte) = exchange.first_byte_ns {
-            api.time_to_first_byte = Some(format!("{}ns", first_byte.saturating_sub(exchange.head_read_ns)));
+            api.time_to_first_byte = Some(texts::nanoseconds(first_byte.saturating_sub(exchange.head_read_ns)));
         }
         if exchange.response.is_some() {
-            api.time_to_response = Some(format!("{}ns", exchange.ended_ns.saturating_sub(exchange.head_read_ns)));
+            api.time_to_response = Some(texts::nanoseconds(exchange.ended_ns.saturating_sub(exchange.head_read_ns)));
         }
         claims
     }
 
     /// What the session token says, where it is one that says anything.
-    fn put_session(&self, own: &mut Own, asked: &Asked<'_>, caller: &Caller) -> BTreeMap<&'static str, Claim> {
+    fn put_session(&self, own: &mut Own<'a>, asked: &Asked<'_>, caller: &Caller<'_>) -> BTreeMap<&'static str, Claim> {
         let redaction = &self.settings.redaction;
         let Some(claims) = caller.session_token(&asked.request.headers, &asked.query).and_then(Claims::of_token) else {
             return BTreeMap::new();
@@ -268,13 +285,11 @@ impl<'a> Making<'a> {
         claims.iter().map(|(name, claim)| (name, clean(claim))).collect()
     }
 
-    fn put_response(&mut self, own: &mut Own, api: &mut Api, response: &ResponseHead) {
+    fn put_response(&mut self, own: &mut Own<'a>, api: &mut Api<'a>, response: &'a ResponseHead) {
         let redaction = &self.settings.redaction;
         api.status_code = Some(response.status);
         api.status = status::text(response.status);
-        let header = |name: &str| {
-            response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value).into_owned())
-        };
+        let header = |name: &str| response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value));
         own.content_range = header("content-range").map(|value| self.cut("contentRange", value));
         own.amz_id_2 = header("x-amz-id-2").map(|value| self.cut("amzId2", value));
         if own.version_id.is_none() {
@@ -282,7 +297,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    fn put_deletes(&mut self, own: &mut Own, deletes: MultiDelete) {
+    fn put_deletes(&mut self, own: &mut Own<'a>, deletes: MultiDelete) {
         let redaction = &self.settings.redaction;
         own.delete_keys_cut = deletes.cut;
         let keys = deletes.keys.into_iter().map(|entry| DeleteKey {
@@ -293,13 +308,12 @@ impl<'a> Making<'a> {
         own.delete_keys = keys.collect();
     }
 
-    fn cut(&mut self, name: &'static str, text: String) -> String {
-        let mut truncated = false;
-        let text = headers::cut(text, headers::MAX_VALUE_BYTES, &mut truncated);
-        if truncated {
-            self.truncated.push(name);
+    fn cut<'t>(&mut self, name: &'static str, text: Cow<'t, str>) -> Cow<'t, str> {
+        if text.len() <= headers::MAX_VALUE_BYTES {
+            return text;
         }
-        text
+        self.truncated.push(name);
+        Cow::Owned(headers::cut(text.into_owned(), headers::MAX_VALUE_BYTES, &mut false))
     }
 }
 
@@ -308,9 +322,6 @@ fn endpoint(address: SocketAddr) -> Endpoint {
 }
 
 /// Current MinIO writes IPv6 addresses in brackets; WEKA's lineage does not.
-fn remote_host(ip: IpAddr, dialect: Dialect) -> String {
-    match (ip, dialect) {
-        (IpAddr::V6(v6), Dialect::Minio) => format!("[{v6}]"),
-        _ => texts::ip(ip),
-    }
+fn remote_host(ip: IpAddr, dialect: Dialect) -> Short {
+    if dialect == Dialect::Minio { texts::bracketed_ip(ip) } else { texts::ip(ip) }
 }
