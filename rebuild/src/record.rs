@@ -13,6 +13,7 @@ pub mod headers;
 mod json;
 mod lines;
 mod making;
+mod origin;
 pub mod served;
 pub mod status;
 mod texts;
@@ -29,6 +30,7 @@ use document::Document;
 use event::{Event, EventRecord, Kind, Moment};
 use headers::Maps;
 use jiff::Timestamp;
+use origin::Origins;
 use served::Cgroups;
 use std::collections::BTreeMap;
 use texts::Short;
@@ -109,6 +111,7 @@ pub struct RecordMaker {
     settings: RecordSettings,
     cgroups: Cgroups,
     maps: Maps,
+    origins: Origins,
     /// Hash of the instance's id.
     instance: u64,
     next_sequence: u64,
@@ -122,7 +125,15 @@ impl RecordMaker {
         // Each start has an instance of its own, which clients do not know.
         let instance = fnv1a(settings.instance_id.as_bytes());
         let maps = Maps::new(instance);
-        Self { settings, cgroups: Cgroups::default(), maps, instance, next_sequence, made: BTreeMap::new() }
+        Self {
+            settings,
+            cgroups: Cgroups::default(),
+            maps,
+            origins: Origins::new(),
+            instance,
+            next_sequence,
+            made: BTreeMap::new(),
+        }
     }
 
     /// How it makes records.
@@ -160,7 +171,7 @@ impl RecordMaker {
     /// Makes the record of an exchange that was read with the same settings.
     pub fn record<'a>(&'a mut self, reading: Reading<'a>, clock: Clock) -> Record<'a> {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
-        making::record(&self.settings, &self.cgroups, &mut self.maps, reading, clock, number)
+        making::record(&self.settings, &self.cgroups, &mut self.maps, &mut self.origins, reading, clock, number)
     }
 
     /// Makes a record of our own; it is numbered like all others.

@@ -20,7 +20,7 @@ pub(crate) enum Event {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HeadReader {
     bytes: Vec<u8>,
     probe: Probe,
@@ -82,6 +82,11 @@ impl HeadReader {
         &self.bytes
     }
 
+    /// Gives the bytes away: the head is read.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// The first line has been met.
     pub(crate) const fn is_decided(&self) -> bool {
         self.decided
@@ -135,9 +140,10 @@ impl HeadReader {
             }
             return (used, Event::More);
         }
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-            let line = rest.get(..line).unwrap_or(rest);
+        if self.line_start < self.bytes.len() {
+            // A line that came in part.
+            let rest = bytes.get(used..).unwrap_or_default();
+            let line = memchr::memchr(b'\n', rest).and_then(|at| rest.get(..=at)).unwrap_or(rest);
             if self.bytes.len().saturating_add(line.len()) > max {
                 return (used, Event::TooLong);
             }
@@ -147,7 +153,39 @@ impl HeadReader {
                 return (used, Event::End);
             }
         }
-        (used, Event::More)
+        let (lines, event) = self.push_lines(bytes.get(used..).unwrap_or_default(), max);
+        (used + lines, event)
+    }
+
+    /// Takes whole lines, and the beginning of one behind them.
+    fn push_lines(&mut self, bytes: &[u8], max: usize) -> (usize, Event) {
+        let room = max.saturating_sub(self.bytes.len());
+        let mut used = 0;
+        let mut event = Event::More;
+        for end in memchr::memchr_iter(b'\n', bytes).map(|at| at + 1) {
+            if end > room {
+                event = Event::TooLong;
+                break;
+            }
+            let line = bytes.get(used..end).unwrap_or_default();
+            self.bare_lf |= !line.ends_with(b"\r\n");
+            self.lines += 1;
+            used = end;
+            if matches!(line, b"\n" | b"\r\n") {
+                event = Event::End;
+                break;
+            }
+        }
+        self.line_start = self.bytes.len() + used;
+        if event == Event::More {
+            if bytes.len() > room {
+                event = Event::TooLong;
+            } else {
+                used = bytes.len();
+            }
+        }
+        self.bytes.extend_from_slice(bytes.get(..used).unwrap_or_default());
+        (used, event)
     }
 
     /// How much comes next of a target that the probe need not look at byte by byte.

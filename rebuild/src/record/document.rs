@@ -203,10 +203,10 @@ pub(super) struct Own<'a> {
     pub(super) request_body_bytes: u64,
     pub(super) response_body_bytes: u64,
 
-    pub(super) client_address: Endpoint,
-    pub(super) peer: Endpoint,
-    pub(super) server: Endpoint,
-    pub(super) process: Process<'a>,
+    pub(super) client_address: Json<'a>,
+    pub(super) peer: Json<'a>,
+    pub(super) server: Json<'a>,
+    pub(super) process: Json<'a>,
     pub(super) start_time: Short,
     pub(super) connection: Short,
     #[serde(skip_serializing_if = "is_false")]
@@ -271,9 +271,9 @@ pub(super) struct Process<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cgroup_id: Option<Short>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup: Option<Cow<'a, str>>,
+    pub(super) cgroup: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unit: Option<Cow<'a, str>>,
+    pub(super) unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) container: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]

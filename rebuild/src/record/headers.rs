@@ -21,6 +21,12 @@ pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Json<'a>(pub(super) &'a [u8]);
 
+impl Default for Json<'_> {
+    fn default() -> Self {
+        Self(b"{}")
+    }
+}
+
 impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // The writer's word for it.
@@ -137,6 +143,8 @@ struct Gathering {
 /// An entry as it lies in the text: `"name":"value"`.
 #[derive(Clone, Debug)]
 struct Entry {
+    /// The first letters of the name, which tell most names apart.
+    first: u64,
     /// The name, without escapes.
     name: Range<usize>,
     whole: Range<usize>,
@@ -162,7 +170,7 @@ impl Gathering {
         let bytes = self.text.len() - from - MARKS;
         if self.has_room(bytes) {
             let name = from + 1..from + 1 + name.len();
-            self.entries.push(Entry { value_from: name.end + 2, name, whole: from..self.text.len() });
+            self.enter(name.end + 2, name, from..self.text.len());
         } else {
             self.text.truncate(from);
         }
@@ -186,7 +194,20 @@ impl Gathering {
             self.text.extend_from_slice(name.as_bytes());
             bare = whole.end..self.text.len();
         }
-        self.entries.push(Entry { name: bare, whole, value_from });
+        self.enter(value_from, bare, whole);
+    }
+
+    fn enter(&mut self, value_from: usize, name: Range<usize>, whole: Range<usize>) {
+        let letters = self.text.get(name.clone()).unwrap_or_default();
+        // Shorter names come first, as if they ended in zeros; what is equal in these is compared whole.
+        let first = letters.first_chunk::<8>().map_or_else(
+            || {
+                letters.iter().fold(0, |first, letter| (first << 8) | u64::from(*letter))
+                    << (64 - 8 * letters.len().max(1))
+            },
+            |first| u64::from_be_bytes(*first),
+        );
+        self.entries.push(Entry { first, name, whole, value_from });
     }
 
     /// Whether an entry of so many bytes still fits; it counts then.
@@ -205,13 +226,15 @@ impl Gathering {
         let Self { text, entries, .. } = self;
         let part = |range: Range<usize>| text.get(range).unwrap_or_default();
         // Keeps the order of equals.
-        entries.sort_by(|one, other| part(one.name.clone()).cmp(part(other.name.clone())));
+        entries.sort_by(|one, other| {
+            one.first.cmp(&other.first).then_with(|| part(one.name.clone()).cmp(part(other.name.clone())))
+        });
         let json = &mut map.json;
         json.clear();
         json.push(b'{');
         map.wanted = None;
         let mut before: Option<&[u8]> = None;
-        for Entry { name, whole, value_from } in entries.iter() {
+        for Entry { name, whole, value_from, .. } in entries.iter() {
             let name = part(name.clone());
             if before == Some(name) {
                 // Instead of both quotes.
@@ -263,7 +286,8 @@ pub(super) fn cut(mut text: String, max_bytes: usize, truncated: &mut bool) -> S
     text
 }
 
-fn cut_to<'t>(text: &'t str, max_bytes: usize, truncated: &mut bool) -> &'t str {
+/// The same, borrowed.
+pub(super) fn cut_to<'t>(text: &'t str, max_bytes: usize, truncated: &mut bool) -> &'t str {
     if text.len() <= max_bytes {
         return text;
     }

@@ -2,10 +2,11 @@
 
 use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
-use super::document::{self, Api, DeleteKey, Document, Endpoint, Own, Process};
+use super::document::{self, Api, DeleteKey, Document, Own};
 use super::event::Kind;
-use super::headers::{self, Map, Maps};
-use super::served::{Cgroups, Served};
+use super::headers::{self, Json, Map, Maps};
+use super::origin::{Origin, Origins};
+use super::served::Cgroups;
 use super::texts::Short;
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
@@ -20,13 +21,16 @@ use crate::s3::post_form::PostForm;
 use crate::s3::sts;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+static NO_HEADERS: Headers = Headers::NONE;
 
 /// Makes the record of an exchange.
 pub(super) fn record<'a>(
     settings: &'a RecordSettings,
     cgroups: &'a Cgroups,
     maps: &'a mut Maps,
+    origins: &'a mut Origins,
     reading: Reading<'a>,
     clock: Clock,
     number: Number,
@@ -39,7 +43,9 @@ pub(super) fn record<'a>(
     if let Some(asked) = &mut asked {
         asked.settle(&reply, settings);
     }
-    let served = cgroups.of(exchange.connection.cgroup_id);
+    let headers = exchange.request.as_ref().map_or(&NO_HEADERS, |request| &request.headers);
+    let client = ClientAddress::of(&exchange.connection, headers, &settings.trusted_proxies);
+    let origin = origins.of(&exchange.connection, client, cgroups);
     let redaction = &settings.redaction;
     if let Some(asked) = &asked {
         maps.write_request(&asked.request.headers, redaction);
@@ -48,7 +54,7 @@ pub(super) fn record<'a>(
     if let Some(response) = &exchange.response {
         maps.write_response(&response.headers, redaction);
     }
-    Making { settings, maps, exchange, served, asked, reply, truncated: Vec::new() }.record(clock, number)
+    Making { settings, maps, exchange, client, origin, asked, reply, truncated: Vec::new() }.record(clock, number)
 }
 
 /// A record on its way. `reply` is the content of the reply's body, `truncated` gathers the names of fields that were cut.
@@ -56,7 +62,8 @@ struct Making<'a> {
     settings: &'a RecordSettings,
     exchange: &'a Exchange,
     maps: &'a Maps,
-    served: Option<&'a Served>,
+    client: ClientAddress,
+    origin: Option<&'a Origin>,
     asked: Option<Asked<'a>>,
     reply: Cow<'a, BodyStart>,
     truncated: Vec<&'static str>,
@@ -68,15 +75,17 @@ impl<'a> Making<'a> {
         let connection = &exchange.connection;
         let request = exchange.request.as_ref();
         let response = exchange.response.as_ref();
-        let no_headers = Headers::default();
-        let request_headers = request.map_or(&no_headers, |request| &request.headers);
-        let client = ClientAddress::of(connection, request_headers, &self.settings.trusted_proxies);
+        let (client, origin) = (self.client, self.origin);
+        if let Some(origin) = origin {
+            self.truncated.extend(&origin.truncated);
+        }
 
         let class = self.asked.as_ref().map_or(Class::Unknown, Asked::class);
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(&content::of_request(request_headers, &exchange.request_body), &self.reply, limits)
+            let headers = request.map_or(&NO_HEADERS, |request| &request.headers);
+            MultiDelete::read(&content::of_request(headers, &exchange.request_body), &self.reply, limits)
         });
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
@@ -99,14 +108,10 @@ impl<'a> Making<'a> {
             bytes_out: exchange.response_head_bytes.saturating_add(exchange.response_body_bytes),
             request_body_bytes: exchange.request_body_bytes,
             response_body_bytes: exchange.response_body_bytes,
-            client_address: Endpoint {
-                ip: texts::ip(client.ip),
-                port: client.port,
-                source: Some(client.source.name()),
-            },
-            peer: endpoint(connection.client),
-            server: endpoint(connection.server),
-            process: self.process(),
+            client_address: origin.map_or_else(Json::default, Origin::client_address),
+            peer: origin.map_or_else(Json::default, Origin::peer),
+            server: origin.map_or_else(Json::default, Origin::server),
+            process: origin.map_or_else(Json::default, Origin::process),
             start_time: texts::rfc3339(clock.wall(exchange.started_ns)),
             connection: texts::number(connection.cookie),
             connection_preexisting: connection.preexisting,
@@ -151,21 +156,6 @@ impl<'a> Making<'a> {
             weka_info: &settings.weka_info,
         };
         Record { document, class, outcome }
-    }
-
-    fn process(&mut self) -> Process<'a> {
-        let (connection, served) = (&self.exchange.connection, self.served);
-        let comm = connection.comm.as_str();
-        let most = comm.char_indices().nth(64).map_or(comm.len(), |(at, _)| at);
-        Process {
-            pid: connection.tgid,
-            comm: comm.get(..most).unwrap_or_default(),
-            cgroup_id: (connection.cgroup_id != 0).then(|| texts::number(connection.cgroup_id)),
-            cgroup: served.map(|served| self.cut("process.cgroup", served.cgroup.as_str().into())),
-            unit: served.and_then(|served| Some(self.cut("process.unit", served.unit.as_deref()?.into()))),
-            container: served.and_then(|served| served.container.as_deref()),
-            netns: connection.netns,
-        }
     }
 
     fn put_request(
@@ -315,10 +305,6 @@ impl<'a> Making<'a> {
         self.truncated.push(name);
         Cow::Owned(headers::cut(text.into_owned(), headers::MAX_VALUE_BYTES, &mut false))
     }
-}
-
-fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { ip: texts::ip(address.ip().to_canonical()), port: Some(address.port()), source: None }
 }
 
 /// Current MinIO writes IPv6 addresses in brackets; WEKA's lineage does not.
