@@ -2,83 +2,86 @@
 //! token, a colon and a value without control characters. Whatever is different in the least is `httparse`'s to judge: what
 //! is read here is what that would read, which a test compares.
 
-use super::head::{Field, Headers, RequestHead, ResponseHead, Version};
+use super::head::{Field, RequestHead, ResponseHead, Version};
 use super::probe::is_token;
 use super::reader::HeadReader;
 
 /// A request's head; the reader's bytes are part of it then. None: not a plain one.
 pub(super) fn request(reader: &mut HeadReader) -> Option<RequestHead> {
-    let bytes = reader.bytes();
-    let method_end = memchr::memchr(b' ', bytes)?;
-    let (method, rest) = (bytes.get(..method_end)?, bytes.get(method_end + 1..)?);
-    let target_len = memchr::memchr2(b' ', b'\n', rest)?;
-    let (target, rest) = (rest.get(..target_len)?, rest.get(target_len..)?);
-    let version = match rest.first_chunk::<11>()? {
-        b" HTTP/1.1\r\n" => Version::Http11,
-        b" HTTP/1.0\r\n" => Version::Http10,
-        _ => return None,
-    };
-    let is_plain = !method.is_empty()
-        && method.iter().all(u8::is_ascii_uppercase)
-        && !target.is_empty()
-        && target.iter().all(u8::is_ascii_graphic);
-    if !is_plain {
-        return None;
-    }
-    let (method, target) = (method.to_vec(), target.to_vec());
-    let fields = fields(bytes, method_end + 1 + target_len + 11, reader.lines())?;
-    let headers = Headers::in_head(reader.take_bytes(), fields);
+    let (method_len, target_len, version) = request_line(reader.bytes())?;
+    let method = reader.bytes().get(..method_len)?.to_vec();
+    let target = reader.bytes().get(method_len + 1..)?.get(..target_len)?.to_vec();
+    let headers = reader.take_plain()?;
     Some(RequestHead { method, target, version, headers })
 }
 
 /// A reply's head; see [`request`].
 pub(super) fn response(reader: &mut HeadReader) -> Option<ResponseHead> {
     let bytes = reader.bytes();
-    let (version, rest) = bytes.split_first_chunk::<9>()?;
-    let version = match version {
-        b"HTTP/1.1 " => Version::Http11,
-        b"HTTP/1.0 " => Version::Http10,
-        _ => return None,
-    };
-    let (code, rest) = rest.split_first_chunk::<3>()?;
-    if !code.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let status = code.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
-    let reason_len = memchr::memchr(b'\r', rest)?;
+    let version = status_line(bytes)?;
+    let (code, rest) = bytes.get(b"HTTP/1.1 ".len()..)?.split_first_chunk::<3>()?;
+    let status = code.iter().fold(0, |status, digit| status * 10 + u16::from(digit.saturating_sub(b'0')));
+    let reason_len = control(rest)?;
     let (reason, end) = rest.split_at_checked(reason_len)?;
-    let has_reason = reason.is_empty() || reason.first() == Some(&b' ');
-    if !has_reason || !end.starts_with(b"\r\n") || has_control(reason) {
+    if !end.starts_with(b"\r\n") || !(reason.is_empty() || reason.starts_with(b" ")) {
         return None;
     }
-    let fields = fields(bytes, 12 + reason_len + 2, reader.lines())?;
-    Some(ResponseHead { status, version, headers: Headers::in_head(reader.take_bytes(), fields) })
+    Some(ResponseHead { status, version, headers: reader.take_plain()? })
 }
 
-/// The fields from this place up to the empty line, which is the end.
-fn fields(bytes: &[u8], mut at: usize, lines: usize) -> Option<Vec<Field>> {
-    let mut fields = Vec::with_capacity(lines);
+/// How long method and target of a whole first line are, and its version. The line is 12 bytes longer than both.
+pub(super) fn request_line(bytes: &[u8]) -> Option<(usize, usize, Version)> {
+    const LONGEST_METHOD: usize = 16;
+    let method_len = bytes.iter().take(LONGEST_METHOD).take_while(|byte| byte.is_ascii_uppercase()).count();
+    let rest = bytes.get(method_len..)?.strip_prefix(b" ")?;
+    let target_len = rest.iter().take_while(|byte| byte.is_ascii_graphic()).count();
+    let version = match rest.get(target_len..)?.first_chunk::<11>()? {
+        b" HTTP/1.1\r\n" => Version::Http11,
+        b" HTTP/1.0\r\n" => Version::Http10,
+        _ => return None,
+    };
+    (method_len > 0 && target_len > 0).then_some((method_len, target_len, version))
+}
+
+/// The version of a reply that begins here with a status and a blank or a CR behind it, 13 bytes in all.
+pub(super) fn status_line(bytes: &[u8]) -> Option<Version> {
+    let (line, _) = bytes.split_first_chunk::<13>()?;
+    let (version, [hundreds, tens, ones, b' ' | b'\r']) = line.split_first_chunk::<9>()? else { return None };
+    let is_status = hundreds.is_ascii_digit() && tens.is_ascii_digit() && ones.is_ascii_digit();
+    match version {
+        b"HTTP/1.1 " if is_status => Some(Version::Http11),
+        b"HTTP/1.0 " if is_status => Some(Version::Http10),
+        _ => None,
+    }
+}
+
+/// All fields up to the empty line, and where that ends. `behind`: how far into the head the bytes are. None: not all are
+/// there, or not all are plain.
+pub(super) fn fields(bytes: &[u8], behind: usize) -> Option<(Vec<Field>, usize)> {
+    let mut fields = Vec::with_capacity(USUAL_FIELDS);
+    let mut at = 0;
     loop {
         let rest = bytes.get(at..)?;
-        if rest == b"\r\n" {
-            return Some(fields);
+        if rest.starts_with(b"\r\n") {
+            return Some((fields, at + 2));
         }
         let name_len = rest.iter().position(|byte| !NAME.get(usize::from(*byte)).is_some_and(|token| *token))?;
-        let (name, behind) = rest.split_at_checked(name_len)?;
-        let line = behind.strip_prefix(b":")?;
-        let line_len = memchr::memchr(b'\r', line)?;
-        let (sent, end) = line.split_at_checked(line_len)?;
-        if name.is_empty() || !end.starts_with(b"\r\n") || has_control(sent) {
+        let line = rest.get(name_len..)?.strip_prefix(b":")?;
+        let (sent, end) = line.split_at_checked(control(line)?)?;
+        if name_len == 0 || !end.starts_with(b"\r\n") {
             return None;
         }
         let value = sent.trim_ascii_start();
-        let value_from = at + name_len + 1 + (sent.len() - value.len());
-        let places = [at, name_len, value_from, value.trim_ascii_end().len()].map(u32::try_from);
+        let value_from = behind + at + name_len + 1 + (sent.len() - value.len());
+        let places = [behind + at, name_len, value_from, value.trim_ascii_end().len()].map(u32::try_from);
+        at += name_len + 1 + sent.len() + 2;
         let [Ok(name_from), Ok(name_len), Ok(value_from), Ok(value_len)] = places else { return None };
         fields.push(Field { name_from, name_len, value_from, value_len });
-        at += name.len() + 1 + line_len + 2;
     }
 }
+
+/// Heads with no more fields than this take memory for them once.
+const USUAL_FIELDS: usize = 24;
 
 /// [`is_token`] of every byte.
 static NAME: [bool; 256] = name();
@@ -98,25 +101,26 @@ const fn name() -> [bool; 256] {
     name
 }
 
-/// Whether any byte is a control character; the tab is taken for one here, which is rare enough. Eight at a time; the last
-/// eight may have been looked at already.
-fn has_control(text: &[u8]) -> bool {
+/// Where the first control character is; the tab is taken for one here, which is rare enough. Eight bytes at a time.
+fn control(text: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 0xff;
-    let Some(last) = text.last_chunk::<8>() else {
-        return text.iter().any(u8::is_ascii_control);
-    };
-    let (words, _) = text.as_chunks::<8>();
-    words.iter().chain([last]).any(|word| {
+    let (words, rest) = text.as_chunks::<8>();
+    for (nth, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let control = word.wrapping_sub(ONES * 0x20);
         let delete = (word ^ (ONES * 0x7f)).wrapping_sub(ONES);
-        // A byte below 0x80 borrows exactly if it is the one looked for, or if one before it borrowed.
-        (control | delete) & !word & (ONES * 0x80) != 0
-    })
+        // A byte below 0x80 borrows exactly if it is the one looked for, or if one before it borrowed: the first is right.
+        let found = (control | delete) & !word & (ONES * 0x80);
+        if found != 0 {
+            return Some(8 * nth + found.trailing_zeros() as usize / 8);
+        }
+    }
+    rest.iter().position(u8::is_ascii_control).map(|at| 8 * words.len() + at)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::head::Headers;
     use super::super::reader::Event;
     use super::*;
 

@@ -1,5 +1,7 @@
 //! Collects one head, however it is cut. Each byte is looked at once.
 
+use super::head::{Field, Headers};
+use super::plain;
 use super::probe::{Probe, Verdict};
 
 /// What came of the bytes.
@@ -32,6 +34,8 @@ pub(crate) struct HeadReader {
     /// Empty lines before a request are no part of it (RFC 9112, 2.2).
     skip_empty_lines: bool,
     bare_lf: bool,
+    /// All fields, if the head is a plain one and they came at once.
+    fields: Vec<Field>,
     /// When its first byte moved, and the other direction's position then.
     pub(crate) first_ns: u64,
     pub(crate) first_other: u64,
@@ -61,6 +65,7 @@ impl HeadReader {
             strict,
             skip_empty_lines,
             bare_lf: false,
+            fields: Vec::new(),
             first_ns: 0,
             first_other: 0,
         }
@@ -82,9 +87,12 @@ impl HeadReader {
         &self.bytes
     }
 
-    /// Gives the bytes away: the head is read.
-    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    /// Gives away the fields of a plain head, and the bytes with them.
+    pub(crate) fn take_plain(&mut self) -> Option<Headers> {
+        if self.fields.is_empty() {
+            return None;
+        }
+        Some(Headers::in_head(std::mem::take(&mut self.bytes), std::mem::take(&mut self.fields)))
     }
 
     /// The first line has been met.
@@ -109,7 +117,14 @@ impl HeadReader {
         }
         if !self.decided {
             // Most heads come in one piece, with little behind them.
-            self.bytes.reserve(bytes.len().saturating_sub(used).min(USUAL_BYTES).min(max));
+            let rest = bytes.get(used..).unwrap_or_default();
+            self.bytes.reserve(rest.len().min(USUAL_BYTES).min(max));
+            if let Some(first) = self.plain_first_line(rest).filter(|first| first.len() <= max) {
+                self.bytes.extend_from_slice(first);
+                self.decided = true;
+                self.note_line_if_ended();
+                return (used + first.len(), Event::FirstLine);
+            }
             while let Some(byte) = bytes.get(used) {
                 let plain = self.plain_target(bytes.get(used..).unwrap_or_default(), max);
                 if !plain.is_empty() {
@@ -153,6 +168,18 @@ impl HeadReader {
                 return (used, Event::End);
             }
         }
+        let rest = bytes.get(used..).unwrap_or_default();
+        if self.lines == 1
+            && self.line_start == self.bytes.len()
+            && let Some((fields, len)) = plain::fields(rest, self.bytes.len())
+            && self.bytes.len().saturating_add(len) <= max
+        {
+            self.bytes.extend_from_slice(rest.get(..len).unwrap_or_default());
+            self.line_start = self.bytes.len();
+            self.lines += fields.len() + 1;
+            self.fields = fields;
+            return (used + len, Event::End);
+        }
         let (lines, event) = self.push_lines(bytes.get(used..).unwrap_or_default(), max);
         (used + lines, event)
     }
@@ -186,6 +213,21 @@ impl HeadReader {
         }
         self.bytes.extend_from_slice(bytes.get(..used).unwrap_or_default());
         (used, event)
+    }
+
+    /// The first line, or as much of it as the probe would ask for, if it comes at once and is as plain as can be.
+    fn plain_first_line<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        if !self.bytes.is_empty() || self.strict {
+            return None;
+        }
+        match self.probe {
+            Probe::REQUEST => {
+                let (method, target, _) = plain::request_line(bytes)?;
+                bytes.get(..method + target + 12)
+            }
+            Probe::REPLY => plain::status_line(bytes).and_then(|_| bytes.get(..13)),
+            _ => None,
+        }
     }
 
     /// How much comes next of a target that the probe need not look at byte by byte.
