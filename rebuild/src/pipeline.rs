@@ -9,6 +9,7 @@ use crate::loss::LossCause;
 use crate::sample::{OwnedSample, Sample};
 use s3auditd_common::sample::{Direction, Window};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// What bounds the memory. Each limit, when hit, is a counted loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub enum Moved {
 pub struct Pipeline {
     limits: Limits,
     counters: Counters,
-    connections: HashMap<u64, Box<Connection>>,
+    connections: HashMap<u64, Box<Connection>, BuildHasherDefault<CookieHasher>>,
     /// Cookies by activity, least recent first; only the last of each connection counts, the others go in time.
     activity: VecDeque<(u64, u64)>,
     next_activity: u64,
@@ -95,7 +96,7 @@ impl Pipeline {
         Self {
             limits,
             counters: Counters::default(),
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             activity: VecDeque::new(),
             next_activity: 0,
             waiting: Vec::new(),
@@ -242,6 +243,26 @@ impl Pipeline {
             }
             self.buffered = self.buffered.saturating_sub(connection.accounted);
         }
+    }
+}
+
+/// Cookies are numbers that the kernel counts up, so nobody chooses them: spreading them is enough.
+#[derive(Debug, Default)]
+struct CookieHasher(u64);
+
+impl Hasher for CookieHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio (Knuth, "The Art of Computer Programming", 6.4); tables look at both ends of a hash.
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -382,7 +382,12 @@ fn authorization(value: &[u8]) -> String {
         b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
             let mut kept = String::with_capacity(value.len());
             kept.push_str(&lossy(scheme));
-            for (at, sent) in rest.split(|&byte| byte == b',').take(MAX_FIELDS).enumerate() {
+            let mut left = Some(rest);
+            for at in 0..MAX_FIELDS {
+                let Some(fields) = left else { break };
+                let (sent, behind) = crate::s3::query::split_at_byte(fields, b',').unzip();
+                let sent = sent.unwrap_or(fields);
+                left = behind;
                 // With the blank behind the comma, or without, as it was sent.
                 kept.push_str(match sent.first() {
                     _ if at == 0 => " ",
@@ -393,7 +398,7 @@ fn authorization(value: &[u8]) -> String {
                 let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
                 match name {
                     // A credential has a scope; without one it may be anything, a pasted secret for example.
-                    b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
+                    b"Credential" if memchr::memchr_iter(b'/', value).count() >= 3 => {
                         kept.push_str("Credential=");
                         kept.push_str(&lossy(value));
                     }

@@ -104,8 +104,9 @@ impl Inside<'_> {
     fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         // A name in the source: identifiers, nothing to escape.
         self.out.reserve(name.len() + r#","":"#.len());
-        quoted(self.next().0, name);
-        self.out.push(b':');
+        self.out.extend_from_slice(if std::mem::take(&mut self.first) { b"\"" } else { b",\"" });
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
         value.serialize(Writer(self.out))
     }
 
