@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_reply_is_read_as_httparse_reads_it() {
         let mut read = 0;
-        for head in variants(b"HTTP/1.1 206 Partial Content\r\nServer: MinIO\r\nA-b:\tsome longer value \r\nX:\r\n\r\n")
+        for head in variants(b"HTTP/1.1 206 Partial Content\r\nServer: MinIO\r\nA-b:  some longer value \r\nX:\r\n\r\n")
         {
             let Some(mut reader) = reader(HeadReader::reply(), &head) else { continue };
             let Some(found) = response(&mut reader) else { continue };
@@ -188,6 +188,6 @@ mod tests {
             );
             assert_eq!(theirs(parsed.headers), own(&found.headers), "{}", head.escape_ascii());
         }
-        assert!(read > 20, "{read}");
+        assert!(read > 500, "{read}");
     }
 }

@@ -164,7 +164,10 @@ impl HeadReader {
             }
             self.bytes.extend_from_slice(line);
             used += line.len();
-            if line.last() == Some(&b'\n') && self.note_line_if_ended() {
+            if line.last() != Some(&b'\n') {
+                return (used, Event::More);
+            }
+            if self.note_line_if_ended() {
                 return (used, Event::End);
             }
         }

@@ -91,24 +91,33 @@ impl Vacant<'_> {
 }
 
 /// Not a cryptographic hash: who finds two fields for one place gets them written as slowly as those that are not kept.
+/// Sixteen bytes at a time, the last of which may have been taken already.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let seed = seed ^ bytes.len() as u64;
-    match bytes.last_chunk::<8>() {
-        // The last eight may have been taken already.
-        Some(last) => {
-            let (words, _) = bytes.as_chunks::<8>();
-            words.iter().chain([last]).fold(seed, |hash, word| mix(hash ^ u64::from_le_bytes(*word)))
-        }
-        None => mix(seed ^ bytes.iter().fold(0, |word, &byte| (word << 8) | u64::from(byte))),
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (chunks, _) = bytes.as_chunks::<16>();
+        return chunks.iter().chain([last]).fold(seed, |hash, chunk| {
+            let word = u128::from_le_bytes(*chunk);
+            mix(hash ^ low(word), low(word >> 64))
+        });
     }
+    let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => (bytes.iter().fold(0, |word, &byte| (word << 8) | u64::from(byte)), 0),
+    };
+    mix(seed ^ first, last)
 }
 
 /// Both halves of a product (wyhash, by Wang Yi).
-#[expect(clippy::cast_possible_truncation, reason = "the lower half, and the upper one")]
-const fn mix(word: u64) -> u64 {
-    const FACTOR: u128 = 0x9e37_79b9_7f4a_7c15;
-    let product = word as u128 * FACTOR;
-    product as u64 ^ (product >> 64) as u64
+const fn mix(one: u64, other: u64) -> u64 {
+    const KEYS: (u64, u64) = (0x9e37_79b9_7f4a_7c15, 0xe703_7ed1_a0b4_28db);
+    let product = (one ^ KEYS.0) as u128 * (other ^ KEYS.1) as u128;
+    low(product) ^ low(product >> 64)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+const fn low(word: u128) -> u64 {
+    word as u64
 }
 
 #[cfg(test)]
