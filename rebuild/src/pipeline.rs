@@ -8,7 +8,8 @@ use crate::http::conversation::Closing;
 use crate::loss::LossCause;
 use crate::sample::{OwnedSample, Sample};
 use s3auditd_common::sample::{Direction, Window};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// What bounds the memory. Each limit, when hit, is a counted loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +77,9 @@ pub enum Moved {
 pub struct Pipeline {
     limits: Limits,
     counters: Counters,
-    connections: HashMap<u64, Box<Connection>>,
-    /// Cookies by last activity, least recent first.
-    activity: BTreeMap<u64, u64>,
+    connections: HashMap<u64, Box<Connection>, BuildHasherDefault<CookieHasher>>,
+    /// Cookies by activity, least recent first; only the last of each connection counts, the others go in time.
+    activity: VecDeque<(u64, u64)>,
     next_activity: u64,
     /// Cookies of connections that wait for `advance`.
     waiting: Vec<u64>,
@@ -95,8 +96,8 @@ impl Pipeline {
         Self {
             limits,
             counters: Counters::default(),
-            connections: HashMap::new(),
-            activity: BTreeMap::new(),
+            connections: HashMap::default(),
+            activity: VecDeque::new(),
             next_activity: 0,
             waiting: Vec::new(),
             buffered: 0,
@@ -119,15 +120,16 @@ impl Pipeline {
     pub fn take(&mut self, sample: &Sample<'_>) {
         self.counters.samples += 1;
         let cookie = sample.header.cookie;
-        if !self.connections.contains_key(&cookie) {
+        if self.is_full() && !self.connections.contains_key(&cookie) {
             self.make_room();
-            self.counters.connections_seen += 1;
         }
-        let connection = self.connections.entry(cookie).or_insert_with(|| Box::new(Connection::new(sample)));
-        self.activity.remove(&connection.activity);
+        let connection = self.connections.entry(cookie).or_insert_with(|| {
+            self.counters.connections_seen += 1;
+            Box::new(Connection::new(sample))
+        });
         self.next_activity += 1;
         connection.activity = self.next_activity;
-        self.activity.insert(connection.activity, cookie);
+        self.activity.push_back((connection.activity, cookie));
 
         let mut out = Outside {
             limits: &self.limits,
@@ -142,6 +144,11 @@ impl Pipeline {
             self.waiting.push(cookie);
         }
         account(&mut self.buffered, connection);
+        if self.activity.len() > 2 * self.connections.len() + SPARE_ACTIVITY {
+            self.activity.retain(|(activity, cookie)| {
+                self.connections.get(cookie).is_some_and(|connection| connection.activity == *activity)
+            });
+        }
     }
 
     /// Every ring has been drained past this time: samples of what is older have all been taken, or are lost.
@@ -200,11 +207,17 @@ impl Pipeline {
     }
 
     fn make_room(&mut self) {
-        while self.connections.len() >= self.limits.max_connections.max(1) {
-            let Some(cookie) = self.activity.first_key_value().map(|(_, cookie)| *cookie) else { return };
-            self.counters.lose(LossCause::Evicted);
-            self.give_up(cookie, Closing::Evicted, 0);
+        while self.is_full() {
+            let Some((activity, cookie)) = self.activity.pop_front() else { return };
+            if self.connections.get(&cookie).is_some_and(|connection| connection.activity == activity) {
+                self.counters.lose(LossCause::Evicted);
+                self.give_up(cookie, Closing::Evicted, 0);
+            }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() >= self.limits.max_connections.max(1)
     }
 
     fn give_up(&mut self, cookie: u64, closing: Closing, time_ns: u64) {
@@ -228,11 +241,33 @@ impl Pipeline {
             if let Some(moves) = &mut self.moves {
                 moves.push_back(Moved::Forgotten { cookie });
             }
-            self.activity.remove(&connection.activity);
             self.buffered = self.buffered.saturating_sub(connection.accounted);
         }
     }
 }
+
+/// Cookies are numbers that the kernel counts up, so nobody chooses them: spreading them is enough.
+#[derive(Debug, Default)]
+struct CookieHasher(u64);
+
+impl Hasher for CookieHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio (Knuth, "The Art of Computer Programming", 6.4); tables look at both ends of a hash.
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// So many entries of [`Pipeline::activity`] that do not count any more are not looked for.
+const SPARE_ACTIVITY: usize = 1024;
 
 /// Brings the sum up to date with what the connection holds now.
 fn account(buffered: &mut usize, connection: &mut Connection) {

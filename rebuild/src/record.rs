@@ -11,7 +11,9 @@ pub mod event;
 mod facts;
 pub mod headers;
 mod json;
+mod lines;
 mod making;
+mod origin;
 pub mod served;
 pub mod status;
 mod texts;
@@ -26,9 +28,12 @@ use asked::Asked;
 use client::Cidr;
 use document::Document;
 use event::{Event, EventRecord, Kind, Moment};
+use headers::Maps;
 use jiff::Timestamp;
+use origin::Origins;
 use served::Cgroups;
 use std::collections::BTreeMap;
+use texts::Short;
 
 /// How records are made.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +92,14 @@ impl Clock {
     /// The wall time; the nearest end of time for what no calendar holds.
     fn wall(self, monotonic_ns: u64) -> Timestamp {
         let wall = self.wall_minus_monotonic_ns.saturating_add(i128::from(monotonic_ns));
+        // Nearly every time fits, and 128 bits divide slowly.
+        if let Ok(wall) = u64::try_from(wall)
+            && let (Ok(second), Ok(nanosecond)) =
+                (i64::try_from(wall / 1_000_000_000), i32::try_from(wall % 1_000_000_000))
+            && let Ok(time) = Timestamp::new(second, nanosecond)
+        {
+            return time;
+        }
         let nearest = if wall < 0 { Timestamp::MIN } else { Timestamp::MAX };
         Timestamp::from_nanosecond(wall).unwrap_or(nearest)
     }
@@ -97,6 +110,10 @@ impl Clock {
 pub struct RecordMaker {
     settings: RecordSettings,
     cgroups: Cgroups,
+    maps: Maps,
+    origins: Origins,
+    /// Hash of the instance's id.
+    instance: u64,
     next_sequence: u64,
     made: BTreeMap<&'static str, u64>,
 }
@@ -105,7 +122,18 @@ impl RecordMaker {
     /// A maker whose first record gets `next_sequence`.
     #[must_use]
     pub fn new(settings: RecordSettings, next_sequence: u64) -> Self {
-        Self { settings, cgroups: Cgroups::default(), next_sequence, made: BTreeMap::new() }
+        // Each start has an instance of its own, which clients do not know.
+        let instance = fnv1a(settings.instance_id.as_bytes());
+        let maps = Maps::new(instance);
+        Self {
+            settings,
+            cgroups: Cgroups::default(),
+            maps,
+            origins: Origins::new(),
+            instance,
+            next_sequence,
+            made: BTreeMap::new(),
+        }
     }
 
     /// How it makes records.
@@ -116,7 +144,9 @@ impl RecordMaker {
 
     /// Changes how records are made from here on; the numbering goes on.
     pub fn reconfigure(&mut self, settings: RecordSettings) {
+        self.instance = fnv1a(settings.instance_id.as_bytes());
         self.settings = settings;
+        self.maps.forget();
     }
 
     /// What is known of cgroups: to be told by whoever can look at the node. In replays there is nobody who can.
@@ -141,13 +171,13 @@ impl RecordMaker {
     /// Makes the record of an exchange that was read with the same settings.
     pub fn record<'a>(&'a mut self, reading: Reading<'a>, clock: Clock) -> Record<'a> {
         let number = self.number(Kind::Operation, clock.wall(reading.exchange.ended_ns));
-        making::record(&self.settings, &self.cgroups, reading, clock, number)
+        making::record(&self.settings, &self.cgroups, &mut self.maps, &mut self.origins, reading, clock, number)
     }
 
     /// Makes a record of our own; it is numbered like all others.
     pub fn event(&mut self, event: Event, time: Moment) -> EventRecord {
         let number = self.number(event.kind(), time.timestamp());
-        event::record(&self.settings, event, time, number)
+        event::record(&self.settings, event, time, &number)
     }
 
     /// Records made, by the names of their kinds; kinds without any are left out.
@@ -160,7 +190,7 @@ impl RecordMaker {
         let sequence = self.next_sequence;
         self.next_sequence = self.next_sequence.wrapping_add(1);
         *self.made.entry(kind.name()).or_default() += 1;
-        Number { sequence, event_id: event_id(time, &self.settings.instance_id, sequence) }
+        Number { sequence, event_id: event_id(time, self.instance, sequence) }
     }
 }
 
@@ -191,13 +221,13 @@ impl Record<'_> {
     /// Its number; consecutive per maker.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.document.s3auditd.identity.sequence
+        self.document.s3auditd.sequence
     }
 
     /// Its id: a UUID of version 7.
     #[must_use]
     pub fn event_id(&self) -> &str {
-        &self.document.s3auditd.identity.event_id
+        self.document.s3auditd.event_id.as_str()
     }
 
     /// See [`Class`].
@@ -221,7 +251,7 @@ impl Record<'_> {
     /// When the operation ended: RFC 3339, UTC, nanoseconds.
     #[must_use]
     pub fn time(&self) -> &str {
-        &self.document.time
+        self.document.time.as_str()
     }
 
     /// The record as JSON, without a line end. No byte of it is a control character, so it is one line wherever it is
@@ -240,15 +270,14 @@ impl Record<'_> {
 /// What tells a record from all others.
 struct Number {
     sequence: u64,
-    event_id: String,
+    event_id: Short,
 }
 
 /// A UUID of version 7 (RFC 9562, 5.7) without a random source: 48 bits of milliseconds, then 32 bits of a hash of the
 /// instance and 42 bits of the sequence where the RFC has random ones. So ids are in order of time, do not repeat
 /// within an instance, and the same exchange in the same place gives the same id.
-fn event_id(time: Timestamp, instance_id: &str, sequence: u64) -> String {
+fn event_id(time: Timestamp, instance: u64, sequence: u64) -> Short {
     let milliseconds = u64::try_from(time.as_millisecond()).unwrap_or(0) & 0xffff_ffff_ffff;
-    let instance = fnv1a(instance_id.as_bytes());
     let (high, low) = ((instance >> 20) & 0xfff, instance & 0xf_ffff);
     let first = (milliseconds << 16) | 0x7000 | high;
     let second = (0b10 << 62) | (low << 42) | (sequence & 0x3ff_ffff_ffff);
@@ -267,7 +296,8 @@ mod tests {
     #[test]
     fn event_ids_are_uuids_of_version_7() {
         let time = Timestamp::from_millisecond(1_742_539_047_915).unwrap();
-        let id = event_id(time, "an instance", 5);
+        let id = event_id(time, fnv1a(b"an instance"), 5);
+        let id = id.as_str();
         assert!(id.starts_with("0195b76b-c3eb-7"), "{id}");
         assert!(id.ends_with("00000005"), "{id}");
         assert!(matches!(id.as_bytes()[19], b'8'..=b'b'), "{id}");

@@ -5,7 +5,14 @@
 //! that there was one. What stays on purpose: credentials' access keys and scopes, lists of signed headers, dates,
 //! expiries, content hashes, MD5 sums of customer keys, KMS key ids.
 
+mod authorization;
+mod names;
+mod symbols;
+
+use authorization::authorization;
+use names::{ENDINGS, NAMES, may_be_listed, may_end};
 use std::borrow::Cow;
+use symbols::{Symbol, has_scheme, value_length, without_user_information};
 
 /// What stands in place of a value.
 pub const REDACTED: &str = "*REDACTED*";
@@ -19,52 +26,6 @@ pub struct Redaction {
     /// speaks against it. Texts that may hold URIs are looked at as ever.
     pub only_names: Option<Vec<String>>,
 }
-
-/// Names whose values are cut, in lower case. One list for headers and parameters, because presigning moves headers
-/// into the query.
-const NAMES: &[&str] = &[
-    "access_token",
-    "authentication-info",
-    "code",
-    "cookie",
-    "id_token",
-    "ldappassword",
-    "password",
-    "policy",
-    "proxy-authenticate",
-    "proxy-authentication-info",
-    "refresh_token",
-    "samlassertion",
-    "secret",
-    "secretaccesskey",
-    "secretkey",
-    "sessiontoken",
-    "set-cookie",
-    "set-cookie2",
-    "signature",
-    "temp_url_sig",
-    "token",
-    "tokencode",
-    "webidentityaccesstoken",
-    "webidentitytoken",
-    "www-authenticate",
-    "x-amz-bucket-object-lock-token",
-    "x-amz-client-token",
-    "x-amz-mfa",
-    "x-amz-request-route",
-    "x-amz-request-token",
-    "x-amz-s3session-token",
-    "x-amz-security-token",
-    "x-amz-signature",
-    "x-api-key",
-    "x-forwarded-client-cert",
-    "x-ssl-client-cert",
-];
-
-/// Ends of names whose values are cut, in lower case: the customer keys of SSE-C under every prefix (also
-/// `x-amz-copy-source-…` and `x-amz-fwd-header-…`), and whatever a proxy made of Authorization and of tokens.
-const ENDINGS: &[&str] =
-    &["-customer-key", "authorization", "-auth-token", "-storage-token", "-vault-token", "-csrf-token"];
 
 impl Redaction {
     /// Whether values of that name are cut. Names are compared without white space and case.
@@ -129,11 +90,21 @@ impl Redaction {
         self.scan(text, true).into_owned()
     }
 
+    /// The same, borrowed where nothing is cut.
+    pub(crate) fn clean_text<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
+        self.scan(text, true)
+    }
+
     /// A path or an object key: as [`Self::text`], but only behind a `?` or `#`, because keys such as `token=a/part.csv` are
     /// common names of partitions.
     #[must_use]
     pub fn path(&self, path: &[u8]) -> String {
         self.scan(path, false).into_owned()
+    }
+
+    /// The same, borrowed where nothing is cut.
+    pub(crate) fn clean_path<'t>(&self, path: &'t [u8]) -> Cow<'t, str> {
+        self.scan(path, false)
     }
 
     /// Whether an allow-list lets a header or a parameter of that name through.
@@ -244,43 +215,6 @@ const fn roles() -> [Role; 256] {
     roles
 }
 
-/// The first letters of [`NAMES`], by their lengths: most other names are told apart by that.
-static LISTED: [u32; LONGEST_NAME + 1] = listed();
-
-const LONGEST_NAME: usize = 32;
-
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would say so")]
-const fn listed() -> [u32; LONGEST_NAME + 1] {
-    let mut listed = [0; LONGEST_NAME + 1];
-    let mut at = 0;
-    while at < NAMES.len() {
-        let name = NAMES[at].as_bytes();
-        listed[name.len()] |= letter(name[0]);
-        at += 1;
-    }
-    listed
-}
-
-/// A bit for each letter, upper and lower case the same; bytes that are no letters share theirs.
-const fn letter(byte: u8) -> u32 {
-    1 << (byte & 0x1f)
-}
-
-fn may_be_listed(name: &[u8]) -> bool {
-    let letters = LISTED.get(name.len()).copied().unwrap_or_default();
-    name.first().is_some_and(|first| letters & letter(*first) != 0)
-}
-
-/// The last letters of [`ENDINGS`].
-fn may_end(name: &[u8]) -> bool {
-    matches!(name.last(), Some(b'n' | b'N' | b'y' | b'Y'))
-}
-
-/// Whether `://` is in it. A searcher for three bytes costs more than a look behind each colon.
-fn has_scheme(text: &[u8]) -> bool {
-    memchr::memchr_iter(b':', text).any(|at| text.get(at..).is_some_and(|rest| rest.starts_with(b"://")))
-}
-
 /// As `String::from_utf8_lossy`, and faster on text, which nearly everything is.
 pub(crate) fn lossy(text: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(text) {
@@ -289,130 +223,8 @@ pub(crate) fn lossy(text: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// A byte of a text, and how many times it was percent-encoded.
-struct Symbol {
-    byte: u8,
-    level: u32,
-}
-
-impl Symbol {
-    fn next(text: &[u8]) -> Option<(Self, &[u8])> {
-        let (&first, mut tail) = text.split_first()?;
-        let plain = Some((Self { byte: first, level: 0 }, tail));
-        if first != b'%' {
-            return plain;
-        }
-        let mut level = 1;
-        while let Some(deeper) = tail.strip_prefix(b"25") {
-            let [high, low, ..] = deeper else { break };
-            if !(high.is_ascii_hexdigit() && low.is_ascii_hexdigit()) {
-                break;
-            }
-            (tail, level) = (deeper, level + 1);
-        }
-        let [high, low, after @ ..] = tail else { return plain };
-        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        match (digit(high), digit(low)) {
-            (Some(high), Some(low)) => Some((Self { byte: high * 16 + low, level }, after)),
-            _ => plain,
-        }
-    }
-}
-
-/// How long a parameter's value is whose `=` was encoded `level` times: up to the next `&` that is
-/// encoded no deeper, or to plain white space. Everything else, deeper encoded separators too, belongs to the value.
-fn value_length(text: &[u8], level: u32) -> usize {
-    let mut rest = text;
-    while let Some((symbol, tail)) = Symbol::next(rest) {
-        let ends = symbol.byte == b'&' || (symbol.level == 0 && symbol.byte.is_ascii_whitespace());
-        if ends && symbol.level <= level {
-            break;
-        }
-        rest = tail;
-    }
-    text.len() - rest.len()
-}
-
-/// Cuts `user:password` of every `scheme://user:password@host`.
-fn without_user_information(text: &[u8]) -> Cow<'_, [u8]> {
-    if !has_scheme(text) || memchr::memchr(b'@', text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    let mut kept = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = memchr::memmem::find(rest, b"://") {
-        let Some((head, tail)) = rest.split_at_checked(at + 3) else { break };
-        kept.extend_from_slice(head);
-        let authority = tail.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#') || byte.is_ascii_whitespace());
-        let authority = tail.get(..authority.unwrap_or(tail.len())).unwrap_or(tail);
-        rest = match memchr::memrchr(b'@', authority) {
-            Some(at) => {
-                kept.extend_from_slice(REDACTED.as_bytes());
-                tail.get(at..).unwrap_or_default()
-            }
-            None => tail,
-        };
-    }
-    kept.extend_from_slice(rest);
-    Cow::Owned(kept)
-}
-
 const fn cut_all(value: &[u8]) -> &'static str {
     if value.is_empty() { "" } else { REDACTED }
-}
-
-/// An Authorization header: the scheme if it is a known one; of AWS's schemes also the identifiers.
-fn authorization(value: &[u8]) -> String {
-    /// A proof has three fields; what comes after a few more is not one.
-    const MAX_FIELDS: usize = 8;
-    const KNOWN: [&str; 7] = ["Basic", "Bearer", "Digest", "JWT", "Negotiate", "NTLM", "Token"];
-    let value = value.trim_ascii();
-    let (scheme, rest) = crate::s3::query::split_at_byte(value, b' ').unwrap_or((value, b""));
-    match scheme {
-        b"AWS4-HMAC-SHA256" | b"AWS4-ECDSA-P256-SHA256" => {
-            let mut kept = String::with_capacity(value.len());
-            kept.push_str(&lossy(scheme));
-            for (at, sent) in rest.split(|&byte| byte == b',').take(MAX_FIELDS).enumerate() {
-                // With the blank behind the comma, or without, as it was sent.
-                kept.push_str(match sent.first() {
-                    _ if at == 0 => " ",
-                    Some(byte) if byte.is_ascii_whitespace() => ", ",
-                    _ => ",",
-                });
-                let field = sent.trim_ascii();
-                let (name, value) = crate::s3::query::split_at_byte(field, b'=').unwrap_or((field, b""));
-                match name {
-                    // A credential has a scope; without one it may be anything, a pasted secret for example.
-                    b"Credential" if value.iter().filter(|&&byte| byte == b'/').count() >= 3 => {
-                        kept.push_str("Credential=");
-                        kept.push_str(&lossy(value));
-                    }
-                    b"SignedHeaders" => {
-                        kept.push_str("SignedHeaders=");
-                        kept.push_str(&lossy(value));
-                    }
-                    b"Credential" => {
-                        kept.push_str("Credential=");
-                        kept.push_str(REDACTED);
-                    }
-                    b"Signature" => {
-                        kept.push_str("Signature=");
-                        kept.push_str(REDACTED);
-                    }
-                    _ => kept.push_str(REDACTED),
-                }
-            }
-            kept
-        }
-        b"AWS" => match memchr::memrchr(b':', rest).and_then(|at| rest.get(..at)) {
-            Some(key) => format!("AWS {}:{REDACTED}", String::from_utf8_lossy(key)),
-            None => format!("AWS {REDACTED}"),
-        },
-        _ => match KNOWN.iter().find(|known| scheme.eq_ignore_ascii_case(known.as_bytes())) {
-            Some(known) if !rest.is_empty() => format!("{known} {REDACTED}"),
-            _ => REDACTED.to_owned(),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -147,7 +147,9 @@ fn starts_ignoring_case(text: &[u8], start: &[u8]) -> bool {
 }
 
 fn contains_ignoring_case(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+    let Some(&first) = part.first() else { return true };
+    memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text)
+        .any(|at| text.get(at..).is_some_and(|rest| starts_ignoring_case(rest, part)))
 }
 
 #[cfg(test)]

@@ -9,55 +9,80 @@ pub enum Version {
     Http11,
 }
 
-/// Header fields in their order on the wire. Names keep their case; look-ups ignore it. All texts lie in one buffer, so
-/// that a flood of short fields costs little more than its bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Header fields in their order on the wire. Names keep their case; look-ups ignore it. All texts lie in one buffer (that
+/// of the whole head, where it is read without a doubt), so that a flood of short fields costs little more than its bytes.
+#[derive(Clone, Debug, Default)]
 pub struct Headers {
     text: Vec<u8>,
     fields: Vec<Field>,
 }
 
-/// Where a field's name and value end in the buffer; the name begins where the field before ends.
+/// What the fields are, wherever they lie.
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Headers {}
+
+/// Where a field's name and value lie in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Field {
-    name_end: usize,
-    value_end: usize,
+pub(crate) struct Field {
+    pub(crate) name_from: u32,
+    pub(crate) name_len: u32,
+    pub(crate) value_from: u32,
+    pub(crate) value_len: u32,
 }
 
 impl Headers {
+    /// No fields.
+    pub(crate) const NONE: Self = Self { text: Vec::new(), fields: Vec::new() };
+
+    /// Fields where they lie in a head.
+    pub(crate) const fn in_head(text: Vec<u8>, fields: Vec<Field>) -> Self {
+        Self { text, fields }
+    }
+
     /// Room for so many fields with so much text.
     #[must_use]
     pub fn with_capacity(fields: usize, text_bytes: usize) -> Self {
         Self { text: Vec::with_capacity(text_bytes), fields: Vec::with_capacity(fields) }
     }
 
-    /// Appends a field; `value` without the white space around it.
+    /// Appends a field; `value` without the white space around it. What lies beyond 4 GiB of text is left out.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let places = [self.text.len(), name.len(), self.text.len() + name.len(), value.len()].map(u32::try_from);
+        let [Ok(name_from), Ok(name_len), Ok(value_from), Ok(value_len)] = places else { return };
         self.text.extend_from_slice(name);
-        let name_end = self.text.len();
         self.text.extend_from_slice(value);
-        self.fields.push(Field { name_end, value_end: self.text.len() });
+        self.fields.push(Field { name_from, name_len, value_from, value_len });
     }
 
     /// The first field of that name.
     #[must_use]
     pub fn first(&self, name: &str) -> Option<&[u8]> {
-        self.iter().find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+        self.all(name).next()
     }
 
     /// Every field of that name, in order.
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-        self.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let of_length = self.fields.iter().filter(move |field| field.name_len as usize == name.len());
+        of_length
+            .filter(move |field| self.part(field.name_from, field.name_len).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|field| self.part(field.value_from, field.value_len))
     }
 
     /// All fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut start = 0;
-        self.fields.iter().map(move |field| {
-            let name = self.text.get(start..field.name_end).unwrap_or_default();
-            start = field.value_end;
-            (name, self.text.get(field.name_end..field.value_end).unwrap_or_default())
-        })
+        self.fields
+            .iter()
+            .map(|field| (self.part(field.name_from, field.name_len), self.part(field.value_from, field.value_len)))
+    }
+
+    fn part(&self, from: u32, len: u32) -> &[u8] {
+        let rest = self.text.get(from as usize..).unwrap_or_default();
+        rest.get(..len as usize).unwrap_or_default()
     }
 
     /// The memory they take.

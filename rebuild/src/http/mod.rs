@@ -11,6 +11,7 @@ pub(crate) mod framing;
 pub mod head;
 pub(crate) mod open;
 pub(crate) mod parse;
+mod plain;
 mod preface;
 pub(crate) mod probe;
 pub(crate) mod reader;

@@ -1,17 +1,24 @@
 //! Bytes of a whole head become a [`RequestHead`] or a [`ResponseHead`].
 //!
-//! `httparse` reads it; what it refuses and a server may have taken, a lenient reader takes: it splits lines at the
-//! first colon and keeps what has one. The reader before has made sure that the first line is one.
+//! Nearly all heads are as plain as can be, and [`plain`] reads them where they lie. `httparse` reads the others, and is the
+//! measure of what is well-formed; what it refuses and a server may have taken, a lenient reader takes: it splits lines at
+//! the first colon and keeps what has one. The reader before has made sure that the first line is one.
 
 use super::head::{Headers, RequestHead, ResponseHead, Version};
+use super::plain;
 use super::reader::HeadReader;
 use crate::exchange::Oddity;
 
 /// Heads with no more lines than this are read without an allocation for the fields' places.
 const USUAL_LINES: usize = 96;
 
-/// A request's head and what was odd in it. None: not even the lenient reader understood it.
-pub(crate) fn request(reader: &HeadReader) -> Option<(RequestHead, Vec<Oddity>)> {
+/// A request's head and what was odd in it; the reader may give its bytes away for it. None: not even the lenient reader
+/// understood it.
+pub(crate) fn request(reader: &mut HeadReader) -> Option<(RequestHead, Vec<Oddity>)> {
+    if let Some(head) = plain::request(reader) {
+        return Some((head, Vec::new()));
+    }
+    let reader = &*reader;
     let bytes = reader.bytes();
     with_slots(reader.lines(), |slots| {
         let mut parsed = httparse::Request::new(slots);
@@ -39,7 +46,11 @@ pub(crate) fn request(reader: &HeadReader) -> Option<(RequestHead, Vec<Oddity>)>
 }
 
 /// A reply's head; see [`request`].
-pub(crate) fn response(reader: &HeadReader) -> Option<(ResponseHead, Vec<Oddity>)> {
+pub(crate) fn response(reader: &mut HeadReader) -> Option<(ResponseHead, Vec<Oddity>)> {
+    if let Some(head) = plain::response(reader) {
+        return Some((head, Vec::new()));
+    }
+    let reader = &*reader;
     let bytes = reader.bytes();
     with_slots(reader.lines(), |slots| {
         let mut parsed = httparse::Response::new(slots);
@@ -140,7 +151,7 @@ mod tests {
         let mut reader = HeadReader::request();
         let (used, _) = reader.push(head, 1 << 20);
         assert_eq!(reader.push(&head[used..], 1 << 20).1, Event::End);
-        request(&reader).unwrap()
+        request(&mut reader).unwrap()
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub(crate) enum Verdict {
 }
 
 /// Which first line is looked for, and how much of it has been met.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     /// In the method: how many bytes it has.
     Method(u8),

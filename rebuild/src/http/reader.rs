@@ -1,5 +1,7 @@
 //! Collects one head, however it is cut. Each byte is looked at once.
 
+use super::head::{Field, Headers};
+use super::plain;
 use super::probe::{Probe, Verdict};
 
 /// What came of the bytes.
@@ -20,7 +22,7 @@ pub(crate) enum Event {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct HeadReader {
     bytes: Vec<u8>,
     probe: Probe,
@@ -32,6 +34,8 @@ pub(crate) struct HeadReader {
     /// Empty lines before a request are no part of it (RFC 9112, 2.2).
     skip_empty_lines: bool,
     bare_lf: bool,
+    /// All fields, if the head is a plain one and they came at once.
+    fields: Vec<Field>,
     /// When its first byte moved, and the other direction's position then.
     pub(crate) first_ns: u64,
     pub(crate) first_other: u64,
@@ -61,6 +65,7 @@ impl HeadReader {
             strict,
             skip_empty_lines,
             bare_lf: false,
+            fields: Vec::new(),
             first_ns: 0,
             first_other: 0,
         }
@@ -80,6 +85,14 @@ impl HeadReader {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Gives away the fields of a plain head, and the bytes with them.
+    pub(crate) fn take_plain(&mut self) -> Option<Headers> {
+        if self.fields.is_empty() {
+            return None;
+        }
+        Some(Headers::in_head(std::mem::take(&mut self.bytes), std::mem::take(&mut self.fields)))
     }
 
     /// The first line has been met.
@@ -104,7 +117,14 @@ impl HeadReader {
         }
         if !self.decided {
             // Most heads come in one piece, with little behind them.
-            self.bytes.reserve(bytes.len().saturating_sub(used).min(USUAL_BYTES).min(max));
+            let rest = bytes.get(used..).unwrap_or_default();
+            self.bytes.reserve(rest.len().min(USUAL_BYTES).min(max));
+            if let Some(first) = self.plain_first_line(rest).filter(|first| first.len() <= max) {
+                self.bytes.extend_from_slice(first);
+                self.decided = true;
+                self.note_line_if_ended();
+                return (used + first.len(), Event::FirstLine);
+            }
             while let Some(byte) = bytes.get(used) {
                 let plain = self.plain_target(bytes.get(used..).unwrap_or_default(), max);
                 if !plain.is_empty() {
@@ -135,19 +155,82 @@ impl HeadReader {
             }
             return (used, Event::More);
         }
-        while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-            let line = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-            let line = rest.get(..line).unwrap_or(rest);
+        if self.line_start < self.bytes.len() {
+            // A line that came in part.
+            let rest = bytes.get(used..).unwrap_or_default();
+            let line = memchr::memchr(b'\n', rest).and_then(|at| rest.get(..=at)).unwrap_or(rest);
             if self.bytes.len().saturating_add(line.len()) > max {
                 return (used, Event::TooLong);
             }
             self.bytes.extend_from_slice(line);
             used += line.len();
-            if line.last() == Some(&b'\n') && self.note_line_if_ended() {
+            if line.last() != Some(&b'\n') {
+                return (used, Event::More);
+            }
+            if self.note_line_if_ended() {
                 return (used, Event::End);
             }
         }
-        (used, Event::More)
+        let rest = bytes.get(used..).unwrap_or_default();
+        if self.lines == 1
+            && self.line_start == self.bytes.len()
+            && let Some((fields, len)) = plain::fields(rest, self.bytes.len())
+            && self.bytes.len().saturating_add(len) <= max
+        {
+            self.bytes.extend_from_slice(rest.get(..len).unwrap_or_default());
+            self.line_start = self.bytes.len();
+            self.lines += fields.len() + 1;
+            self.fields = fields;
+            return (used + len, Event::End);
+        }
+        let (lines, event) = self.push_lines(bytes.get(used..).unwrap_or_default(), max);
+        (used + lines, event)
+    }
+
+    /// Takes whole lines, and the beginning of one behind them.
+    fn push_lines(&mut self, bytes: &[u8], max: usize) -> (usize, Event) {
+        let room = max.saturating_sub(self.bytes.len());
+        let mut used = 0;
+        let mut event = Event::More;
+        for end in memchr::memchr_iter(b'\n', bytes).map(|at| at + 1) {
+            if end > room {
+                event = Event::TooLong;
+                break;
+            }
+            let line = bytes.get(used..end).unwrap_or_default();
+            self.bare_lf |= !line.ends_with(b"\r\n");
+            self.lines += 1;
+            used = end;
+            if matches!(line, b"\n" | b"\r\n") {
+                event = Event::End;
+                break;
+            }
+        }
+        self.line_start = self.bytes.len() + used;
+        if event == Event::More {
+            if bytes.len() > room {
+                event = Event::TooLong;
+            } else {
+                used = bytes.len();
+            }
+        }
+        self.bytes.extend_from_slice(bytes.get(..used).unwrap_or_default());
+        (used, event)
+    }
+
+    /// The first line, or as much of it as the probe would ask for, if it comes at once and is as plain as can be.
+    fn plain_first_line<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        if !self.bytes.is_empty() || self.strict {
+            return None;
+        }
+        match self.probe {
+            Probe::REQUEST => {
+                let (method, target, _) = plain::request_line(bytes)?;
+                bytes.get(..method + target + 12)
+            }
+            Probe::REPLY => plain::status_line(bytes).and_then(|_| bytes.get(..13)),
+            _ => None,
+        }
     }
 
     /// How much comes next of a target that the probe need not look at byte by byte.

@@ -146,7 +146,7 @@ impl Conversation {
         match event {
             Event::More => self.reply = ReplySide::Head { reader, origin },
             Event::FirstLine => self.accept_reply(reader, origin, span, cx),
-            Event::End => self.end_reply_head(&reader, used, span, cx),
+            Event::End => self.end_reply_head(reader, used, span, cx),
             Event::TooLong => {
                 cx.counters.lose(LossCause::HeadTooLong);
                 // Undecided, with the smallest of limits: what it is a part of is doubtful.
@@ -196,11 +196,12 @@ impl Conversation {
         self.reply = ReplySide::Head { reader, origin: ReplyOrigin::Next };
     }
 
-    fn end_reply_head(&mut self, reader: &HeadReader, used: usize, span: &Span<'_>, cx: &mut Context<'_>) {
+    fn end_reply_head(&mut self, mut reader: HeadReader, used: usize, span: &Span<'_>, cx: &mut Context<'_>) {
         let end = span.at + used as u64;
-        let Some((response, oddities)) = parse::response(reader) else {
+        let head_bytes = reader.len() as u64;
+        let Some((response, oddities)) = parse::response(&mut reader) else {
             cx.counters.lose(LossCause::HeadMalformed);
-            self.lose_reply_head(reader.len() as u64, span);
+            self.lose_reply_head(head_bytes, span);
             return;
         };
         let Some((index, open)) = self.target().and_then(|index| Some((index, self.open.get_mut(index)?))) else {
@@ -210,7 +211,7 @@ impl Conversation {
         for oddity in oddities {
             open.note(oddity);
         }
-        open.response_head_bytes += reader.len() as u64;
+        open.response_head_bytes += head_bytes;
         open.touch(span.time_ns);
         if matches!(response.status, 100..200) && response.status != 101 {
             open.interim_replies = open.interim_replies.saturating_add(1);

@@ -153,7 +153,7 @@ impl Conversation {
                 used
             }
             Event::End => {
-                self.end_head(&reader, span, cx);
+                self.end_head(reader, span, cx);
                 used
             }
             Event::TooLong => {
@@ -219,10 +219,11 @@ impl Conversation {
     }
 
     /// The head is whole.
-    fn end_head(&mut self, reader: &HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
-        let Some((request, oddities)) = parse::request(reader) else {
+    fn end_head(&mut self, mut reader: HeadReader, span: &Span<'_>, cx: &mut Context<'_>) {
+        let head_bytes = reader.len() as u64;
+        let Some((request, oddities)) = parse::request(&mut reader) else {
             cx.counters.lose(LossCause::HeadMalformed);
-            self.lose_head(reader, span, cx);
+            self.lose_head(&reader, span, cx);
             return;
         };
         let Some(open) = self.open.back_mut() else { return };
@@ -230,7 +231,7 @@ impl Conversation {
         for oddity in oddities {
             open.note(oddity);
         }
-        open.request_head_bytes = reader.len() as u64;
+        open.request_head_bytes = head_bytes;
         open.head_read_ns = span.time_ns;
         open.reply_from = Some(span.other);
         open.touch(span.time_ns);

@@ -1,7 +1,8 @@
 //! The JSON of a record, field by field; `docs/record.md` says what each means. What is not known is left out.
 
 use super::event::Kind;
-use super::headers::Texts;
+use super::headers::Json;
+use super::texts::Short;
 use super::{Number, RecordSettings};
 use crate::handshake::TlsSession;
 use crate::s3::claims::Claim;
@@ -10,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// The version of our own part. It grows when a field changes its meaning or goes; new fields do not change it.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// The version of WEKA's entry.
 pub(super) const AUDIT_VERSION: &str = "1.weka";
@@ -18,47 +19,47 @@ pub(super) const AUDIT_VERSION: &str = "1.weka";
 /// The shape of WEKA's audit entry, in its order, with our own part as one more key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Document<'a> {
-    pub(super) api: Api,
+    pub(super) api: Api<'a>,
     #[serde(rename = "auditVersion")]
     pub(super) audit_version: &'static str,
     #[serde(rename = "deploymentid", skip_serializing_if = "str::is_empty")]
     pub(super) deployment_id: &'a str,
     #[serde(rename = "remotehost")]
-    pub(super) remote_host: String,
+    pub(super) remote_host: Short,
     #[serde(rename = "requestClaims", skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) request_claims: BTreeMap<&'static str, Claim>,
     #[serde(rename = "requestHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) request_header: Option<Texts<'a>>,
+    pub(super) request_header: Option<Json<'a>>,
     #[serde(rename = "requestID", skip_serializing_if = "Option::is_none")]
-    pub(super) request_id: Option<Cow<'a, str>>,
-    #[serde(rename = "requestQuery", skip_serializing_if = "Texts::is_empty")]
-    pub(super) request_query: Texts<'a>,
+    pub(super) request_id: Option<Json<'a>>,
+    #[serde(rename = "requestQuery", skip_serializing_if = "Option::is_none")]
+    pub(super) request_query: Option<Json<'a>>,
     #[serde(rename = "responseHeader", skip_serializing_if = "Option::is_none")]
-    pub(super) response_header: Option<Texts<'a>>,
-    pub(super) s3auditd: Own,
-    pub(super) time: String,
+    pub(super) response_header: Option<Json<'a>>,
+    pub(super) s3auditd: Own<'a>,
+    pub(super) time: Short,
     #[serde(rename = "userAgent", skip_serializing_if = "Option::is_none")]
-    pub(super) user_agent: Option<Cow<'a, str>>,
+    pub(super) user_agent: Option<Json<'a>>,
     #[serde(rename = "wekaInfo", skip_serializing_if = "WekaInfo::is_empty")]
     pub(super) weka_info: &'a WekaInfo,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Api {
+pub(super) struct Api<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) bucket: Option<String>,
-    pub(super) name: String,
+    pub(super) bucket: Option<Cow<'a, str>>,
+    pub(super) name: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) object: Option<String>,
+    pub(super) object: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) status_code: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) time_to_first_byte: Option<String>,
+    pub(super) time_to_first_byte: Option<Short>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) time_to_response: Option<String>,
+    pub(super) time_to_response: Option<Short>,
 }
 
 /// Which cluster and node the gateway belongs to: configuration, not capture. Empty means unknown and is left out.
@@ -93,26 +94,26 @@ impl WekaInfo {
 /// What tells a record from all others: the beginning of our own part, whatever the record tells of.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Identity {
+pub(super) struct Identity<'a> {
     schema: u32,
     kind: Kind,
-    pub(super) event_id: String,
-    pub(super) sequence: u64,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    instance_id: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    boot_id: String,
+    event_id: &'a str,
+    sequence: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    instance_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    boot_id: &'a str,
 }
 
-impl Identity {
-    pub(super) fn new(settings: &RecordSettings, kind: Kind, number: Number) -> Self {
+impl<'a> Identity<'a> {
+    pub(super) fn new(settings: &'a RecordSettings, kind: Kind, number: &'a Number) -> Self {
         Self {
             schema: SCHEMA,
             kind,
-            event_id: number.event_id,
+            event_id: number.event_id.as_str(),
             sequence: number.sequence,
-            instance_id: settings.instance_id.clone(),
-            boot_id: settings.boot_id.clone(),
+            instance_id: &settings.instance_id,
+            boot_id: &settings.boot_id,
         }
     }
 }
@@ -120,9 +121,16 @@ impl Identity {
 /// Our own part of an operation's record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Own {
-    #[serde(flatten)]
-    pub(super) identity: Identity,
+pub(super) struct Own<'a> {
+    // As in `Identity`: one struct in another (`flatten`) would be written as a map, which takes twice as long.
+    pub(super) schema: u32,
+    pub(super) kind: Kind,
+    pub(super) event_id: Short,
+    pub(super) sequence: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) instance_id: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) boot_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) operation: Option<&'static str>,
     pub(super) class: &'static str,
@@ -132,45 +140,45 @@ pub(super) struct Own {
     pub(super) ambiguous: Vec<&'static str>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) method: Option<String>,
+    pub(super) method: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) host: Option<String>,
+    pub(super) host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) raw_path: Option<String>,
+    pub(super) raw_path: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) http_version: Option<&'static str>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) access_key: Option<String>,
+    pub(super) access_key: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) auth_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) signature_version: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) signed_headers: Option<String>,
+    pub(super) signed_headers: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) presign_expires_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) presign_expires_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) region: Option<String>,
+    pub(super) region: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) issued_access_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session: Option<Session>,
 
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) version_id: Option<String>,
+    pub(super) version_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) copy_source: Option<CopySource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) upload_id: Option<String>,
+    pub(super) upload_id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) part_number: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) range: Option<String>,
+    pub(super) range: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) content_range: Option<String>,
+    pub(super) content_range: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) object_size: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -196,19 +204,19 @@ pub(super) struct Own {
     pub(super) request_body_bytes: u64,
     pub(super) response_body_bytes: u64,
 
-    pub(super) client_address: Endpoint,
-    pub(super) peer: Endpoint,
-    pub(super) server: Endpoint,
-    pub(super) process: Process,
-    pub(super) start_time: String,
-    pub(super) connection: String,
+    pub(super) client_address: Json<'a>,
+    pub(super) peer: Json<'a>,
+    pub(super) server: Json<'a>,
+    pub(super) process: Json<'a>,
+    pub(super) start_time: Short,
+    pub(super) connection: Short,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) connection_preexisting: bool,
     pub(super) exchange: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Tls<'a>>,
     #[serde(rename = "amzId2", skip_serializing_if = "Option::is_none")]
-    pub(super) amz_id_2: Option<String>,
+    pub(super) amz_id_2: Option<Cow<'a, str>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -249,7 +257,7 @@ pub(super) struct DeleteKey {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Endpoint {
-    pub(super) ip: String,
+    pub(super) ip: Short,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -259,42 +267,42 @@ pub(super) struct Endpoint {
 /// What the handshake of the connection's TLS said.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Tls {
+pub(super) struct Tls<'a> {
     handshake: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cipher_suite: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server_name: Option<String>,
+    server_name: Option<&'a str>,
 }
 
-impl Tls {
-    pub(super) fn of(session: &TlsSession) -> Self {
+impl<'a> Tls<'a> {
+    pub(super) fn of(session: &'a TlsSession) -> Self {
         Self {
             handshake: if session.version.is_some() { "seen" } else { "unseen" },
             version: session.version_name(),
             cipher_suite: session.cipher_suite_name(),
-            server_name: session.server_name.clone(),
+            server_name: session.server_name.as_deref(),
         }
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Process {
+pub(super) struct Process<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) pid: u32,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) comm: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(super) comm: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup_id: Option<String>,
+    pub(super) cgroup_id: Option<Short>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cgroup: Option<String>,
+    pub(super) cgroup: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) unit: Option<String>,
+    pub(super) unit: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) container: Option<String>,
+    pub(super) container: Option<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) netns: u32,
 }

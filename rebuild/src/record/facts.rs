@@ -3,6 +3,7 @@
 use crate::exchange::{Completion, Exchange, Oddity, UnseenPart};
 use crate::redact::Redaction;
 use percent_encoding::percent_decode;
+use std::borrow::Cow;
 
 pub(super) fn completion(completion: Completion) -> &'static str {
     match completion {
@@ -67,14 +68,24 @@ pub(super) fn copy_source(value: &[u8], redaction: &Redaction) -> Option<Source>
     Some(Source { bucket: bucket.to_owned(), key: key.map(str::to_owned), version_id })
 }
 
-/// An object's key as it may be written down. Behind a bucket such as `https:` it may be the rest of a URI.
-pub(super) fn key(bucket: &str, key: &str, redaction: &Redaction) -> String {
-    if !bucket.ends_with(':') {
-        return redaction.path(key.as_bytes());
+/// A text that is not needed any more, as it may be written down.
+pub(super) fn clean(text: String, redacted: impl Fn(&[u8]) -> Cow<'_, str>) -> String {
+    if let Cow::Owned(cut) = redacted(text.as_bytes()) {
+        return cut;
     }
-    let before = format!("{bucket}/");
-    let whole = redaction.path(format!("{before}{key}").as_bytes());
-    whole.strip_prefix(&before).map_or_else(|| redaction.path(key.as_bytes()), str::to_owned)
+    text
+}
+
+/// An object's key as it may be written down. Behind a bucket such as `https:` it may be the rest of a URI.
+pub(super) fn key(bucket: &str, key: String, redaction: &Redaction) -> String {
+    if bucket.ends_with(':') {
+        let before = format!("{bucket}/");
+        let whole = redaction.path(format!("{before}{key}").as_bytes());
+        if let Some(key) = whole.strip_prefix(&before) {
+            return key.to_owned();
+        }
+    }
+    clean(key, |text| redaction.clean_path(text))
 }
 
 /// The size of the object that an operation wrote or read, from what both heads say. Only of an operation that the
@@ -120,8 +131,8 @@ mod tests {
     #[test]
     fn keys_behind_a_scheme_lose_user_information() {
         let redaction = Redaction::default();
-        assert_eq!(key("https:", "/user:pw@host/k", &redaction), "/*REDACTED*@host/k");
-        assert_eq!(key("b", "/user:name@host/k", &redaction), "/user:name@host/k");
+        assert_eq!(key("https:", "/user:pw@host/k".to_owned(), &redaction), "/*REDACTED*@host/k");
+        assert_eq!(key("b", "/user:name@host/k".to_owned(), &redaction), "/user:name@host/k");
     }
 
     #[test]

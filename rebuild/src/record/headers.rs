@@ -1,11 +1,14 @@
 //! Headers and queries as MinIO's audit writes them: maps of strings, names in Go's canonical form, repeats joined by a
-//! comma; redacted here, and bounded.
+//! comma; redacted here, and bounded. They are written as JSON at once, because most of a record is they.
 
+use super::json;
+use super::lines::Lines;
 use crate::http::head::Headers;
 use crate::redact::Redaction;
 use crate::s3::query::Query;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// How much text one map may hold, names and values together, in bytes. Heads themselves are bounded before; this
 /// bounds a record when that bound is set high.
@@ -14,144 +17,282 @@ pub const MAX_MAP_BYTES: usize = 64 * 1024;
 /// How long one name or one value may be, in bytes.
 pub const MAX_VALUE_BYTES: usize = 8 * 1024;
 
-/// Texts by their names, each name once, in the order of the names. What is written as it was sent is not copied.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Texts<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+/// A value that is JSON already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Json<'a>(pub(super) &'a [u8]);
 
-impl<'a> Texts<'a> {
-    /// Sorts what was gathered; the values of a name that repeats are joined by a comma, in their order.
-    fn of(mut gathered: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Self {
-        // Keeps the order of equals.
-        gathered.sort_by(|(one, _), (other, _)| one.cmp(other));
-        gathered.dedup_by(|(name, value), (kept, joined)| {
-            let repeats = name == kept;
-            if repeats {
-                let joined = joined.to_mut();
-                joined.push(',');
-                joined.push_str(value);
-            }
-            repeats
-        });
-        Self(gathered)
-    }
-
-    /// The value of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
-        let at = self.0.binary_search_by(|(other, _)| other.as_ref().cmp(name)).ok()?;
-        self.0.get(at).map(|(_, value)| value)
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl Default for Json<'_> {
+    fn default() -> Self {
+        Self(b"{}")
     }
 }
 
-impl Serialize for Texts<'_> {
+impl Serialize for Json<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter())
+        // The writer's word for it.
+        serializer.serialize_bytes(self.0)
     }
 }
 
-/// Texts, and whether anything was left out of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TextMap<'a> {
-    /// What is written.
-    pub entries: Texts<'a>,
-    /// A value was cut, or entries were left out.
-    pub truncated: bool,
+/// The maps of one record, and what is needed to write them.
+#[derive(Clone, Debug)]
+pub(super) struct Maps {
+    request_lines: Lines,
+    response_lines: Lines,
+    gathering: Gathering,
+    /// See [`Maps::write_request`].
+    pub(super) request: Map,
+    /// See [`Maps::write_response`].
+    pub(super) response: Map,
+    /// See [`Maps::write_query`].
+    pub(super) query: Map,
 }
 
-/// A map on its way.
-#[derive(Default)]
-struct Gathering<'a> {
-    texts: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+/// A map as JSON.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Map {
+    json: Vec<u8>,
+    /// Where the value is that was asked for, with its quotes.
+    wanted: Option<Range<usize>>,
+    /// A value was cut, or entries were left out.
+    pub(super) truncated: bool,
+}
+
+impl Map {
+    pub(super) fn json(&self) -> Json<'_> {
+        Json(&self.json)
+    }
+
+    /// The value of the name that was asked for.
+    pub(super) fn wanted(&self) -> Option<Json<'_>> {
+        self.json.get(self.wanted.clone()?).map(Json)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.json.len() <= b"{}".len()
+    }
+}
+
+impl Maps {
+    /// `key`: see [`Lines::new`].
+    pub(super) fn new(key: u64) -> Self {
+        Self {
+            request_lines: Lines::new(key),
+            response_lines: Lines::new(key),
+            gathering: Gathering::default(),
+            request: Map::default(),
+            response: Map::default(),
+            query: Map::default(),
+        }
+    }
+
+    /// How fields are written changes.
+    pub(super) fn forget(&mut self) {
+        self.request_lines.clear();
+        self.response_lines.clear();
+    }
+
+    /// A request's headers, without `Host` and `Transfer-Encoding`, which Go takes out of them. Asks for `User-Agent`.
+    pub(super) fn write_request(&mut self, headers: &Headers, redaction: &Redaction) {
+        let left_out =
+            |name: &[u8]| name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"transfer-encoding");
+        for (name, value) in headers.iter().filter(|(name, _)| !left_out(name)) {
+            self.gathering.header(name, value, &mut self.request_lines, |gathering| {
+                gathering.add(&header_name(name, redaction), &redaction.header(name, value));
+                value
+            });
+        }
+        self.gathering.end(b"User-Agent", &mut self.request);
+    }
+
+    /// A reply's headers. `ETag` keeps the spelling MinIO gives it and loses its quotes. Asks for `X-Amz-Request-Id`.
+    pub(super) fn write_response(&mut self, headers: &Headers, redaction: &Redaction) {
+        for (name, value) in headers.iter() {
+            self.gathering.header(name, value, &mut self.response_lines, |gathering| {
+                if !name.eq_ignore_ascii_case(b"etag") {
+                    gathering.add(&header_name(name, redaction), &redaction.header(name, value));
+                    return value;
+                }
+                let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+                gathering.add("ETag", &redaction.header(name, bare));
+                bare
+            });
+        }
+        self.gathering.end(b"X-Amz-Request-Id", &mut self.response);
+    }
+
+    /// A query's parameters.
+    pub(super) fn write_query(&mut self, query: &Query, redaction: &Redaction) {
+        for (name, value) in query.iter() {
+            // A name may hold an encoded `name=value` of its own.
+            self.gathering.add(&redaction.text(name), &redaction.parameter(name, value));
+        }
+        self.gathering.end(b"", &mut self.query);
+    }
+}
+
+/// A map on its way: its entries, as they came.
+#[derive(Clone, Debug, Default)]
+struct Gathering {
+    text: Vec<u8>,
+    entries: Vec<Entry>,
     truncated: bool,
     bytes: usize,
 }
 
-impl<'a> TextMap<'a> {
-    /// A request's headers, without `Host` and `Transfer-Encoding`, which Go takes out of them.
-    #[must_use]
-    pub fn of_request(headers: &'a Headers, redaction: &Redaction) -> Self {
-        let left_out =
-            |name: &[u8]| name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"transfer-encoding");
-        let mut map = Gathering::of(headers.len());
-        for (name, value) in headers.iter().filter(|(name, _)| !left_out(name)) {
-            map.add(header_name(name, redaction), redaction.header(name, value));
+/// An entry as it lies in the text: `"name":"value"`.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// The first letters of the name, which tell most names apart.
+    first: u64,
+    /// The name, without escapes.
+    name: Range<usize>,
+    whole: Range<usize>,
+    /// Where the value begins, with its quote.
+    value_from: usize,
+}
+
+/// Quotes and colon of an entry.
+const MARKS: usize = br#""":"""#.len();
+
+impl Gathering {
+    /// Adds a header as it was kept, or as it is made now; `make` gives the value that was to be written.
+    fn header<'v>(&mut self, name: &[u8], value: &[u8], lines: &mut Lines, make: impl FnOnce(&mut Self) -> &'v [u8]) {
+        let from = self.text.len();
+        if let Some(vacant) = lines.write(name, value, &mut self.text) {
+            let wanted = make(self);
+            let written = self.text.get(from..).unwrap_or_default();
+            if is_plain(written, name, wanted) {
+                vacant.keep(name, value, written);
+            }
+            return;
         }
-        map.end()
+        let bytes = self.text.len() - from - MARKS;
+        if self.has_room(bytes) {
+            let name = from + 1..from + 1 + name.len();
+            self.enter(name.end + 2, name, from..self.text.len());
+        } else {
+            self.text.truncate(from);
+        }
     }
 
-    /// A reply's headers. `ETag` keeps the spelling MinIO gives it and loses its quotes.
-    #[must_use]
-    pub fn of_response(headers: &'a Headers, redaction: &Redaction) -> Self {
-        let mut map = Gathering::of(headers.len());
-        for (name, value) in headers.iter() {
-            if name.eq_ignore_ascii_case(b"etag") {
-                let bare = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
-                map.add(Cow::Borrowed("ETag"), redaction.header(name, bare));
+    fn add(&mut self, name: &str, value: &str) {
+        let name = cut_to(name, MAX_VALUE_BYTES, &mut self.truncated);
+        let value = cut_to(value, MAX_VALUE_BYTES, &mut self.truncated);
+        if !self.has_room(name.len() + value.len()) {
+            return;
+        }
+        let from = self.text.len();
+        json::text(&mut self.text, name);
+        self.text.push(b':');
+        let value_from = self.text.len();
+        json::text(&mut self.text, value);
+        let whole = from..self.text.len();
+        let mut bare = from + 1..from + 1 + name.len();
+        if value_from - from > name.len() + br#""":"#.len() {
+            // Escaped, so it stands there once more.
+            self.text.extend_from_slice(name.as_bytes());
+            bare = whole.end..self.text.len();
+        }
+        self.enter(value_from, bare, whole);
+    }
+
+    fn enter(&mut self, value_from: usize, name: Range<usize>, whole: Range<usize>) {
+        let letters = self.text.get(name.clone()).unwrap_or_default();
+        // Shorter names come first, as if they ended in zeros; what is equal in these is compared whole.
+        let first = letters.first_chunk::<8>().map_or_else(
+            || {
+                letters.iter().fold(0, |first, letter| (first << 8) | u64::from(*letter))
+                    << (64 - 8 * letters.len().max(1))
+            },
+            |first| u64::from_be_bytes(*first),
+        );
+        self.entries.push(Entry { first, name, whole, value_from });
+    }
+
+    /// Whether an entry of so many bytes still fits; it counts then.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        let bytes = self.bytes + bytes + 1;
+        if bytes > MAX_MAP_BYTES {
+            self.truncated = true;
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// Writes all in the order of their names; the values of a name that repeats are joined by a comma, in their order.
+    fn end(&mut self, wanted: &[u8], map: &mut Map) {
+        let Self { text, entries, .. } = self;
+        let part = |range: Range<usize>| text.get(range).unwrap_or_default();
+        // Keeps the order of equals.
+        entries.sort_by(|one, other| {
+            one.first.cmp(&other.first).then_with(|| part(one.name.clone()).cmp(part(other.name.clone())))
+        });
+        let json = &mut map.json;
+        json.clear();
+        json.push(b'{');
+        map.wanted = None;
+        let mut before: Option<&[u8]> = None;
+        for Entry { name, whole, value_from, .. } in entries.iter() {
+            let name = part(name.clone());
+            if before == Some(name) {
+                // Instead of both quotes.
+                json.pop();
+                json.push(b',');
+                json.extend_from_slice(part(value_from + 1..whole.end));
             } else {
-                map.add(header_name(name, redaction), redaction.header(name, value));
+                if before.is_some() {
+                    json.push(b',');
+                }
+                if name == wanted {
+                    let from = json.len() + (value_from - whole.start);
+                    map.wanted = Some(from..from);
+                }
+                json.extend_from_slice(part(whole.clone()));
+                before = Some(name);
+            }
+            if let Some(range) = map.wanted.as_mut().filter(|_| name == wanted) {
+                range.end = json.len();
             }
         }
-        map.end()
-    }
-
-    /// A query's parameters.
-    #[must_use]
-    pub fn of_query(query: &Query, redaction: &Redaction) -> Self {
-        let mut map = Gathering::default();
-        for (name, value) in query.iter() {
-            // A name may hold an encoded `name=value` of its own.
-            map.add(Cow::Owned(redaction.text(name)), Cow::Owned(redaction.parameter(name, value)));
-        }
-        map.end()
+        json.push(b'}');
+        map.truncated = self.truncated;
+        // What a flood took is given back.
+        self.text.clear();
+        self.text.shrink_to(USUAL_BYTES);
+        self.entries.clear();
+        self.entries.shrink_to(USUAL_ENTRIES);
+        (self.truncated, self.bytes) = (false, 0);
     }
 }
 
-impl<'a> Gathering<'a> {
-    /// With room for so many.
-    fn of(entries: usize) -> Self {
-        Self { texts: Vec::with_capacity(entries), ..Self::default() }
-    }
+/// What is kept from one record to the next of the room that its texts and entries took.
+const USUAL_BYTES: usize = 16 * 1024;
+const USUAL_ENTRIES: usize = 256;
 
-    fn end(self) -> TextMap<'a> {
-        TextMap { entries: Texts::of(self.texts), truncated: self.truncated }
-    }
-
-    fn add(&mut self, name: Cow<'a, str>, value: Cow<'a, str>) {
-        let name = cut_sent(name, MAX_VALUE_BYTES, &mut self.truncated);
-        let value = cut_sent(value, MAX_VALUE_BYTES, &mut self.truncated);
-        let bytes = self.bytes + name.len() + value.len() + 1;
-        if bytes > MAX_MAP_BYTES {
-            self.truncated = true;
-            return;
-        }
-        self.bytes = bytes;
-        self.texts.push((name, value));
-    }
+/// Whether an entry is name and value as they came, but for the name's upper and lower case: nothing was cut, nothing
+/// escaped.
+fn is_plain(entry: &[u8], name: &[u8], value: &[u8]) -> bool {
+    let parts = entry.strip_prefix(b"\"").and_then(|rest| rest.split_at_checked(name.len()));
+    let Some((written, rest)) = parts.filter(|_| !name.is_empty()) else { return false };
+    let rest = rest.strip_prefix(b"\":\"").and_then(|rest| rest.strip_suffix(b"\""));
+    written.eq_ignore_ascii_case(name) && rest == Some(value)
 }
 
 /// Cuts a text to at most `max_bytes`, between characters, and says so in `truncated`.
 pub(super) fn cut(mut text: String, max_bytes: usize, truncated: &mut bool) -> String {
-    if text.len() > max_bytes {
-        text.truncate(text.floor_char_boundary(max_bytes));
-        *truncated = true;
-    }
+    text.truncate(cut_to(&text, max_bytes, truncated).len());
     text
 }
 
-/// The same of a text that may be borrowed; it hardly ever has to be cut.
-fn cut_sent<'a>(text: Cow<'a, str>, max_bytes: usize, truncated: &mut bool) -> Cow<'a, str> {
-    if text.len() <= max_bytes { text } else { Cow::Owned(cut(text.into_owned(), max_bytes, truncated)) }
+/// The same, borrowed.
+pub(super) fn cut_to<'t>(text: &'t str, max_bytes: usize, truncated: &mut bool) -> &'t str {
+    if text.len() <= max_bytes {
+        return text;
+    }
+    *truncated = true;
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or_default()
 }
 
 fn header_name<'a>(name: &'a [u8], redaction: &Redaction) -> Cow<'a, str> {
@@ -206,30 +347,87 @@ fn canonical(name: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
+
+    /// What is written of a request's headers: at first, and when all that may be kept is.
+    fn written(headers: &Headers) -> (Value, bool) {
+        let mut maps = Maps::new(1);
+        maps.write_request(headers, &Redaction::default());
+        let first = maps.request.clone();
+        for _ in 0..3 {
+            maps.write_request(headers, &Redaction::default());
+            assert_eq!(maps.request, first);
+        }
+        (serde_json::from_slice(&first.json).unwrap(), first.truncated)
+    }
 
     #[test]
     fn names_are_canonical_and_repeats_are_joined() {
         let mut headers = Headers::default();
         headers.push(b"x-amz-meta-A", b"1");
-        headers.push(b"X-AMZ-META-a", b"2");
+        headers.push(b"X-AMZ-META-a", b"2\"");
         headers.push(b"host", b"h");
         headers.push(b"transfer-encoding", b"chunked");
         headers.push(b"odd name", b"3");
+        headers.push(b"odd\"name", b"\\");
+        headers.push(b"odd!name", b"6");
         headers.push(b"Sent-As-1t-Is", b"4");
         headers.push(b"Sent--not-so", b"5");
-        let map = TextMap::of_request(&headers, &Redaction::default());
-        let shown: Vec<_> = map.entries.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(shown, ["Sent--Not-So=5", "Sent-As-1t-Is=4", "X-Amz-Meta-A=1,2", "odd name=3"]);
+        headers.push(b"user-agent", b"7");
+        headers.push(b"User-Agent", b"\x01");
+        let mut maps = Maps::new(1);
+        for _ in 0..4 {
+            maps.write_request(&headers, &Redaction::default());
+            let shown = std::str::from_utf8(&maps.request.json).unwrap();
+            let expected = [
+                r#""Odd!name":"6""#,
+                r#""Sent--Not-So":"5""#,
+                r#""Sent-As-1t-Is":"4""#,
+                r#""User-Agent":"7,\u0001""#,
+                r#""X-Amz-Meta-A":"1,2\"""#,
+                r#""odd name":"3""#,
+                r#""odd\"name":"\\""#,
+            ];
+            assert_eq!(shown, format!("{{{}}}", expected.join(",")));
+            assert_eq!(maps.request.wanted(), Some(Json(br#""7,\u0001""#)));
+        }
     }
 
     #[test]
     fn a_flood_is_cut_and_said() {
-        let mut headers = Headers::default();
-        for index in 0..1000 {
-            headers.push(format!("x-{index}").as_bytes(), &[b'a'; 9000]);
+        for value in [9000, 900, 90] {
+            let mut headers = Headers::default();
+            for index in 0..2000 {
+                headers.push(format!("x-{index}").as_bytes(), &vec![b'a'; value]);
+            }
+            let (map, truncated) = written(&headers);
+            assert!(truncated);
+            let bytes = map.as_object().unwrap().iter().map(|(name, value)| name.len() + value.as_str().unwrap().len());
+            assert!((MAX_MAP_BYTES - 10_000..MAX_MAP_BYTES).contains(&bytes.sum::<usize>()));
         }
-        let map = TextMap::of_request(&headers, &Redaction::default());
-        assert!(map.truncated);
-        assert!(map.entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= MAX_MAP_BYTES);
+    }
+
+    #[test]
+    fn nothing_that_was_cut_is_kept() {
+        let secret = "thesecrets";
+        let mut headers = Headers::default();
+        let fields = [
+            ("Authorization", format!("AWS4-HMAC-SHA256 Credential=a/1/r/s3/aws4_request,Signature={secret}")),
+            ("x-amz-security-token", secret.to_owned()),
+            ("Cookie", secret.to_owned()),
+            ("Referer", format!("https://host/?X-Amz-Signature={secret}")),
+            ("x-amz-server-side-encryption-customer-key", secret.to_owned()),
+            (&format!("a token={secret}"), "1".to_owned()),
+        ];
+        for (name, value) in &fields {
+            headers.push(name.as_bytes(), value.as_bytes());
+        }
+        let mut maps = Maps::new(1);
+        for _ in 0..4 {
+            maps.write_request(&headers, &Redaction::default());
+            maps.write_response(&headers, &Redaction::default());
+            assert!(!format!("{maps:?}").contains(&format!("{:?}", secret.as_bytes()).replace(['[', ']'], "")));
+            assert_eq!(serde_json::from_slice::<Value>(&maps.request.json).unwrap().as_object().unwrap().len(), 6);
+        }
     }
 }

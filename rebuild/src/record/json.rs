@@ -37,17 +37,19 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn text(out: &mut Vec<u8>, text: &str) -> Result<(), Error> {
-    if has_escape(text.as_bytes()) {
-        return Writer(out).slowly(&text);
+/// Appends a text with its quotes.
+pub(super) fn text(out: &mut Vec<u8>, text: &str) {
+    if !has_escape(text.as_bytes()) {
+        quoted(out, text);
+    } else if serde_json::to_writer(&mut *out, text).is_err() {
+        // A text written to memory: there is no way to fail.
+        out.extend_from_slice(b"\"\"");
     }
-    out.reserve(text.len() + 2);
-    quoted(out, text);
-    Ok(())
 }
 
 /// A text that is known to need no escape.
 fn quoted(out: &mut Vec<u8>, text: &str) {
+    out.reserve(text.len() + 2);
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
@@ -71,8 +73,8 @@ fn has_escape(text: &[u8]) -> bool {
     })
 }
 
-/// A number in decimal digits.
-fn digits(out: &mut Vec<u8>, mut number: u64) {
+/// A number in decimal digits: they begin at the place that is given with them.
+pub(super) fn decimal(mut number: u64) -> ([u8; 20], usize) {
     let mut text = [b'0'; 20];
     let mut from = text.len();
     for place in text.iter_mut().rev() {
@@ -83,6 +85,11 @@ fn digits(out: &mut Vec<u8>, mut number: u64) {
             break;
         }
     }
+    (text, from)
+}
+
+fn digits(out: &mut Vec<u8>, number: u64) {
+    let (text, from) = decimal(number);
     out.extend_from_slice(text.get(from..).unwrap_or_default());
 }
 
@@ -96,8 +103,10 @@ impl Inside<'_> {
 
     fn field(&mut self, name: &str, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
         // A name in the source: identifiers, nothing to escape.
-        quoted(self.next().0, name);
-        self.out.push(b':');
+        self.out.reserve(name.len() + r#","":"#.len());
+        self.out.extend_from_slice(if std::mem::take(&mut self.first) { b"\"" } else { b",\"" });
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
         value.serialize(Writer(self.out))
     }
 
@@ -171,11 +180,14 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_str(self, value: &str) -> Result<(), Error> {
-        text(self.0, value)
+        text(self.0, value);
+        Ok(())
     }
 
-    fn serialize_bytes(self, _: &[u8]) -> Result<(), Error> {
-        Err(Error)
+    /// Bytes are JSON already.
+    fn serialize_bytes(self, json: &[u8]) -> Result<(), Error> {
+        self.0.extend_from_slice(json);
+        Ok(())
     }
 
     fn serialize_none(self) -> Result<(), Error> {
@@ -196,7 +208,8 @@ impl<'a> Serializer for Writer<'a> {
     }
 
     fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<(), Error> {
-        text(self.0, name)
+        text(self.0, name);
+        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<(), Error> {

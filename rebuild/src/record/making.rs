@@ -2,10 +2,12 @@
 
 use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
-use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process, Tls};
+use super::document::{self, Api, DeleteKey, Document, Own, Tls};
 use super::event::Kind;
-use super::headers::{self, TextMap, Texts};
-use super::served::{Cgroups, Served};
+use super::headers::{self, Json, Map, Maps};
+use super::origin::{Origin, Origins};
+use super::served::Cgroups;
+use super::texts::Short;
 use super::{Clock, Number, Reading, Record, RecordSettings, facts, status, texts};
 use crate::exchange::{BodyStart, Exchange};
 use crate::http::head::{Headers, ResponseHead, Version};
@@ -19,12 +21,16 @@ use crate::s3::post_form::PostForm;
 use crate::s3::sts;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+static NO_HEADERS: Headers = Headers::NONE;
 
 /// Makes the record of an exchange.
 pub(super) fn record<'a>(
     settings: &'a RecordSettings,
     cgroups: &'a Cgroups,
+    maps: &'a mut Maps,
+    origins: &'a mut Origins,
     reading: Reading<'a>,
     clock: Clock,
     number: Number,
@@ -37,15 +43,27 @@ pub(super) fn record<'a>(
     if let Some(asked) = &mut asked {
         asked.settle(&reply, settings);
     }
-    let served = cgroups.of(exchange.connection.cgroup_id);
-    Making { settings, exchange, served, asked, reply, truncated: Vec::new() }.record(clock, number)
+    let headers = exchange.request.as_ref().map_or(&NO_HEADERS, |request| &request.headers);
+    let client = ClientAddress::of(&exchange.connection, headers, &settings.trusted_proxies);
+    let origin = origins.of(&exchange.connection, client, cgroups);
+    let redaction = &settings.redaction;
+    if let Some(asked) = &asked {
+        maps.write_request(&asked.request.headers, redaction);
+        maps.write_query(&asked.query, redaction);
+    }
+    if let Some(response) = &exchange.response {
+        maps.write_response(&response.headers, redaction);
+    }
+    Making { settings, maps, exchange, client, origin, asked, reply, truncated: Vec::new() }.record(clock, number)
 }
 
 /// A record on its way. `reply` is the content of the reply's body, `truncated` gathers the names of fields that were cut.
 struct Making<'a> {
     settings: &'a RecordSettings,
     exchange: &'a Exchange,
-    served: Option<&'a Served>,
+    maps: &'a Maps,
+    client: ClientAddress,
+    origin: Option<&'a Origin>,
     asked: Option<Asked<'a>>,
     reply: Cow<'a, BodyStart>,
     truncated: Vec<&'static str>,
@@ -57,20 +75,27 @@ impl<'a> Making<'a> {
         let connection = &exchange.connection;
         let request = exchange.request.as_ref();
         let response = exchange.response.as_ref();
-        let no_headers = Headers::default();
-        let request_headers = request.map_or(&no_headers, |request| &request.headers);
-        let client = ClientAddress::of(connection, request_headers, &self.settings.trusted_proxies);
+        let (client, origin) = (self.client, self.origin);
+        if let Some(origin) = origin {
+            self.truncated.extend(&origin.truncated);
+        }
 
         let class = self.asked.as_ref().map_or(Class::Unknown, Asked::class);
         let name = self.asked.as_ref().and_then(Asked::name);
         let deletes = (name == Some("DeleteObjects")).then(|| {
             let limits = Limits { keys: self.settings.max_delete_keys, bytes: self.settings.max_delete_key_bytes };
-            MultiDelete::read(&content::of_request(request_headers, &exchange.request_body), &self.reply, limits)
+            let headers = request.map_or(&NO_HEADERS, |request| &request.headers);
+            MultiDelete::read(&content::of_request(headers, &exchange.request_body), &self.reply, limits)
         });
         let (outcome, error) = outcome::judge(exchange, name, deletes.as_ref().map(MultiDelete::in_full), &self.reply);
 
         let mut own = Own {
-            identity: Identity::new(self.settings, Kind::Operation, number),
+            schema: document::SCHEMA,
+            kind: Kind::Operation,
+            event_id: number.event_id,
+            sequence: number.sequence,
+            instance_id: &settings.instance_id,
+            boot_id: &settings.boot_id,
             operation: name,
             class: class.name(),
             outcome: outcome.name(),
@@ -83,16 +108,12 @@ impl<'a> Making<'a> {
             bytes_out: exchange.response_head_bytes.saturating_add(exchange.response_body_bytes),
             request_body_bytes: exchange.request_body_bytes,
             response_body_bytes: exchange.response_body_bytes,
-            client_address: Endpoint {
-                ip: texts::ip(client.ip),
-                port: client.port,
-                source: Some(client.source.name()),
-            },
-            peer: endpoint(connection.client),
-            server: endpoint(connection.server),
-            process: self.process(),
+            client_address: origin.map_or_else(Json::default, Origin::client_address),
+            peer: origin.map_or_else(Json::default, Origin::peer),
+            server: origin.map_or_else(Json::default, Origin::server),
+            process: origin.map_or_else(Json::default, Origin::process),
             start_time: texts::rfc3339(clock.wall(exchange.started_ns)),
-            connection: connection.cookie.to_string(),
+            connection: texts::number(connection.cookie),
             connection_preexisting: connection.preexisting,
             exchange: exchange.ordinal,
             tls: connection.tls.as_deref().map(Tls::of),
@@ -101,23 +122,22 @@ impl<'a> Making<'a> {
         if let Some(deletes) = deletes {
             self.put_deletes(&mut own, deletes);
         }
-        let mut api = Api { name: UNKNOWN_NAME.to_owned(), ..Api::default() };
-        let mut request_query = Texts::default();
+        let mut api = Api { name: UNKNOWN_NAME, ..Api::default() };
         let mut request_claims = BTreeMap::new();
         if let Some(asked) = self.asked.take() {
-            request_claims = self.put_request(&mut own, &mut api, &asked);
-            request_query = self.map("requestQuery", TextMap::of_query(&asked.query, &self.settings.redaction));
+            request_claims = self.put_request(&mut own, &mut api, asked);
         }
         if let Some(response) = response {
             self.put_response(&mut own, &mut api, response);
         }
-        let request_header = request
-            .map(|request| self.map("requestHeader", TextMap::of_request(&request.headers, &self.settings.redaction)));
-        let response_header = response.map(|response| {
-            self.map("responseHeader", TextMap::of_response(&response.headers, &self.settings.redaction))
-        });
-        let user_agent = request_header.as_ref().and_then(|headers| headers.get("User-Agent").cloned());
-        let request_id = response_header.as_ref().and_then(|headers| headers.get("X-Amz-Request-Id").cloned());
+        let maps = self.maps;
+        let request_header = request.is_some().then_some(&maps.request);
+        let request_query = request.is_some().then_some(&maps.query);
+        let response_header = response.is_some().then_some(&maps.response);
+        let of_request = [("requestHeader", request_header), ("requestQuery", request_query)];
+        let written = of_request.into_iter().chain([("responseHeader", response_header)]);
+        let cut = written.filter(|(_, map)| map.is_some_and(|map| map.truncated));
+        self.truncated.extend(cut.map(|(name, _)| name));
         self.truncated.sort_unstable();
         self.truncated.dedup();
         own.truncated = self.truncated;
@@ -127,65 +147,60 @@ impl<'a> Making<'a> {
             deployment_id: &settings.deployment_id,
             remote_host: remote_host(client.ip, self.settings.dialect),
             request_claims,
-            request_header,
-            request_id,
-            request_query,
-            response_header,
+            request_header: request_header.map(Map::json),
+            request_id: response_header.and_then(Map::wanted),
+            request_query: request_query.filter(|query| !query.is_empty()).map(Map::json),
+            response_header: response_header.map(Map::json),
             s3auditd: own,
             time: texts::rfc3339(clock.wall(exchange.ended_ns)),
-            user_agent,
+            user_agent: request_header.and_then(Map::wanted),
             weka_info: &settings.weka_info,
         };
         Record { document, class, outcome }
     }
 
-    fn process(&mut self) -> Process {
-        let (connection, served) = (&self.exchange.connection, self.served);
-        Process {
-            pid: connection.tgid,
-            comm: connection.comm.chars().take(64).collect(),
-            cgroup_id: (connection.cgroup_id != 0).then(|| connection.cgroup_id.to_string()),
-            cgroup: served.map(|served| self.cut("process.cgroup", served.cgroup.clone())),
-            unit: served.and_then(|served| Some(self.cut("process.unit", served.unit.clone()?))),
-            container: served.and_then(|served| served.container.clone()),
-            netns: connection.netns,
-        }
-    }
-
-    fn put_request(&mut self, own: &mut Own, api: &mut Api, asked: &Asked<'_>) -> BTreeMap<&'static str, Claim> {
+    fn put_request(
+        &mut self,
+        own: &mut Own<'a>,
+        api: &mut Api<'a>,
+        mut asked: Asked<'a>,
+    ) -> BTreeMap<&'static str, Claim> {
         let (exchange, redaction) = (self.exchange, &self.settings.redaction);
-        let (request, query) = (asked.request, &asked.query);
+        let request = asked.request;
         let is_post_object = asked.operation.aws == Some("PostObject");
         let form = is_post_object.then(|| PostForm::parse(&request.headers, &exchange.request_body)).flatten();
-        let caller = Caller::of(&request.headers, query, form.as_ref());
+        let caller = Caller::of(&request.headers, &asked.query, form.as_ref());
 
-        asked.api_name().clone_into(&mut api.name);
+        api.name = asked.api_name();
         if asked.is_addressed() {
             let form_key = form.as_ref().and_then(|form| form.key.as_deref());
+            let key = std::mem::take(&mut asked.address.key);
             let object = match form_key {
-                Some(key) if asked.address.key.is_empty() => redaction.path(key),
-                _ => facts::key(&asked.address.bucket, &asked.address.key, redaction),
+                Some(form_key) if key.is_empty() => redaction.path(form_key),
+                _ => facts::key(&asked.address.bucket, key, redaction),
             };
-            let bucket = redaction.path(asked.address.bucket.as_bytes());
-            api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket));
-            api.object = (!object.is_empty()).then(|| self.cut("api.object", object));
+            let bucket = facts::clean(std::mem::take(&mut asked.address.bucket), |text| redaction.clean_path(text));
+            api.bucket = (!bucket.is_empty()).then(|| self.cut("api.bucket", bucket.into()));
+            api.object = (!object.is_empty()).then(|| self.cut("api.object", object.into()));
         }
 
-        let mut ambiguities = asked.operation.ambiguities.clone();
+        let is_addressed = asked.is_addressed();
+        let mut ambiguities = std::mem::take(&mut asked.operation.ambiguities);
         if caller.several {
             ambiguities.push(Ambiguity::SeveralCredentials);
         }
         own.ambiguous = ambiguities.into_iter().map(Ambiguity::name).collect();
         own.read_only = Some(asked.operation.is_read_only(&request.method));
-        own.method = Some(self.cut("method", redaction.text(&request.method)));
-        own.host = asked.address.host.as_ref().map(|host| self.cut("host", redaction.text(host.as_bytes())));
-        own.raw_path = Some(self.cut("rawPath", redaction.path(asked.target.path)));
+        own.method = Some(self.cut("method", redaction.clean_text(&request.method)));
+        let host = asked.address.host.take().map(|host| facts::clean(host, |text| redaction.clean_text(text)));
+        own.host = host.map(|host| self.cut("host", host.into()));
+        own.raw_path = Some(self.cut("rawPath", redaction.clean_path(asked.target.path)));
         own.http_version = Some(match request.version {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
         });
 
-        let claims = self.put_session(own, asked, &caller);
+        let claims = self.put_session(own, &asked, &caller);
         own.access_key = caller.access_key;
         // A form names its caller, unless what was seen of it ends before that: then nobody is no answer.
         let caller_unseen = is_post_object
@@ -204,36 +219,37 @@ impl<'a> Making<'a> {
         if asked.operation.class == Class::Sts {
             own.issued_access_key = sts::issued_access_key(&self.reply);
         }
-        if asked.is_addressed() {
+        if is_addressed {
+            let query = &asked.query;
             let value = |name: &str| query.first(name).filter(|value| !value.is_empty());
             let parameter = |name: &str| Some(redaction.parameter(name.as_bytes(), value(name)?));
-            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value));
-            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value));
+            own.version_id = parameter("versionId").map(|value| self.cut("versionId", value.into()));
+            own.upload_id = parameter("uploadId").map(|value| self.cut("uploadId", value.into()));
             own.part_number = parameter("partNumber").and_then(|value| value.parse().ok());
-            let range = request.headers.first("range").map(|value| redaction.header(b"range", value).into_owned());
+            let range = request.headers.first("range").map(|value| redaction.header(b"range", value));
             own.range = range.map(|value| self.cut("range", value));
             let source = request.headers.first("x-amz-copy-source");
             let source = source.or_else(|| query.first_ignoring_case("x-amz-copy-source"));
             let source = source.filter(|_| redaction.is_let_through(b"x-amz-copy-source"));
             let source = source.and_then(|source| facts::copy_source(source, redaction));
             own.copy_source = source.map(|source| document::CopySource {
-                bucket: self.cut("copySource", source.bucket),
-                key: source.key.map(|key| self.cut("copySource", key)),
-                version_id: source.version_id.map(|id| self.cut("copySource", id)),
+                bucket: self.cut("copySource", source.bucket.into()).into_owned(),
+                key: source.key.map(|key| self.cut("copySource", key.into()).into_owned()),
+                version_id: source.version_id.map(|id| self.cut("copySource", id.into()).into_owned()),
             });
             own.object_size = asked.operation.aws.and_then(|name| facts::object_size(exchange, name));
         }
         if let Some(first_byte) = exchange.first_byte_ns {
-            api.time_to_first_byte = Some(format!("{}ns", first_byte.saturating_sub(exchange.head_read_ns)));
+            api.time_to_first_byte = Some(texts::nanoseconds(first_byte.saturating_sub(exchange.head_read_ns)));
         }
         if exchange.response.is_some() {
-            api.time_to_response = Some(format!("{}ns", exchange.ended_ns.saturating_sub(exchange.head_read_ns)));
+            api.time_to_response = Some(texts::nanoseconds(exchange.ended_ns.saturating_sub(exchange.head_read_ns)));
         }
         claims
     }
 
     /// What the session token says, where it is one that says anything.
-    fn put_session(&self, own: &mut Own, asked: &Asked<'_>, caller: &Caller) -> BTreeMap<&'static str, Claim> {
+    fn put_session(&self, own: &mut Own<'a>, asked: &Asked<'_>, caller: &Caller<'_>) -> BTreeMap<&'static str, Claim> {
         let redaction = &self.settings.redaction;
         let Some(claims) = caller.session_token(&asked.request.headers, &asked.query).and_then(Claims::of_token) else {
             return BTreeMap::new();
@@ -260,13 +276,11 @@ impl<'a> Making<'a> {
         claims.iter().map(|(name, claim)| (name, clean(claim))).collect()
     }
 
-    fn put_response(&mut self, own: &mut Own, api: &mut Api, response: &ResponseHead) {
+    fn put_response(&mut self, own: &mut Own<'a>, api: &mut Api<'a>, response: &'a ResponseHead) {
         let redaction = &self.settings.redaction;
         api.status_code = Some(response.status);
         api.status = status::text(response.status);
-        let header = |name: &str| {
-            response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value).into_owned())
-        };
+        let header = |name: &str| response.headers.first(name).map(|value| redaction.header(name.as_bytes(), value));
         own.content_range = header("content-range").map(|value| self.cut("contentRange", value));
         own.amz_id_2 = header("x-amz-id-2").map(|value| self.cut("amzId2", value));
         if own.version_id.is_none() {
@@ -274,7 +288,7 @@ impl<'a> Making<'a> {
         }
     }
 
-    fn put_deletes(&mut self, own: &mut Own, deletes: MultiDelete) {
+    fn put_deletes(&mut self, own: &mut Own<'a>, deletes: MultiDelete) {
         let redaction = &self.settings.redaction;
         own.delete_keys_cut = deletes.cut;
         let keys = deletes.keys.into_iter().map(|entry| DeleteKey {
@@ -285,31 +299,16 @@ impl<'a> Making<'a> {
         own.delete_keys = keys.collect();
     }
 
-    fn map<'t>(&mut self, name: &'static str, map: TextMap<'t>) -> Texts<'t> {
-        if map.truncated {
-            self.truncated.push(name);
+    fn cut<'t>(&mut self, name: &'static str, text: Cow<'t, str>) -> Cow<'t, str> {
+        if text.len() <= headers::MAX_VALUE_BYTES {
+            return text;
         }
-        map.entries
+        self.truncated.push(name);
+        Cow::Owned(headers::cut(text.into_owned(), headers::MAX_VALUE_BYTES, &mut false))
     }
-
-    fn cut(&mut self, name: &'static str, text: String) -> String {
-        let mut truncated = false;
-        let text = headers::cut(text, headers::MAX_VALUE_BYTES, &mut truncated);
-        if truncated {
-            self.truncated.push(name);
-        }
-        text
-    }
-}
-
-fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { ip: texts::ip(address.ip().to_canonical()), port: Some(address.port()), source: None }
 }
 
 /// Current MinIO writes IPv6 addresses in brackets; WEKA's lineage does not.
-fn remote_host(ip: IpAddr, dialect: Dialect) -> String {
-    match (ip, dialect) {
-        (IpAddr::V6(v6), Dialect::Minio) => format!("[{v6}]"),
-        _ => texts::ip(ip),
-    }
+fn remote_host(ip: IpAddr, dialect: Dialect) -> Short {
+    if dialect == Dialect::Minio { texts::bracketed_ip(ip) } else { texts::ip(ip) }
 }

@@ -43,6 +43,7 @@ fn container(component: &str) -> Option<&str> {
 pub struct Cgroups {
     known: BTreeMap<u64, Served>,
     told: VecDeque<u64>,
+    times_told: u64,
 }
 
 impl Cgroups {
@@ -57,6 +58,7 @@ impl Cgroups {
 
     /// From now on records of this id say so.
     pub fn tell(&mut self, id: u64, served: Served) {
+        self.times_told += 1;
         if self.known.insert(id, served).is_none() {
             self.told.push_back(id);
         }
@@ -65,6 +67,11 @@ impl Cgroups {
         {
             self.known.remove(&first);
         }
+    }
+
+    /// As long as it stays the same, so does all that is known.
+    pub(super) fn times_told(&self) -> u64 {
+        self.times_told
     }
 
     pub(super) fn of(&self, id: u64) -> Option<&Served> {

@@ -92,8 +92,8 @@ fn match_domains(host: &str, domains: &[String], case: HostCase) -> DomainMatch 
 
 /// Cuts the port off; an IPv6 literal keeps its brackets.
 fn without_port(authority: &[u8]) -> &[u8] {
-    let after_bracket = authority.iter().rposition(|&byte| byte == b']').map_or(0, |at| at + 1);
-    let colon = authority.iter().rposition(|&byte| byte == b':');
+    let after_bracket = memchr::memrchr(b']', authority).map_or(0, |at| at + 1);
+    let colon = memchr::memrchr(b':', authority);
     match colon {
         Some(at) if at >= after_bracket => authority.get(..at).unwrap_or(authority),
         _ => authority,
@@ -106,6 +106,9 @@ fn is_ip_literal(host: &str) -> bool {
 }
 
 fn decode(encoded: &[u8]) -> String {
+    if memchr::memchr(b'%', encoded).is_none() {
+        return crate::redact::lossy(encoded).into_owned();
+    }
     percent_decode(encoded).decode_utf8_lossy().into_owned()
 }
 

@@ -6,6 +6,7 @@
 use super::post_form::PostForm;
 use super::query::Query;
 use crate::http::head::Headers;
+use std::borrow::Cow;
 
 /// Identifiers longer than this are cut: a head is the client's to fill.
 const MAX_BYTES: usize = 256;
@@ -81,30 +82,30 @@ pub enum Expiry {
 
 /// Who asked, as claimed: whether the proof held is the gateway's to say (see the status).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Caller {
+pub struct Caller<'a> {
     /// None: anonymous, or malformed beyond reading.
-    pub access_key: Option<String>,
+    pub access_key: Option<Cow<'a, str>>,
     /// See [`AuthType`].
     pub auth_type: AuthType,
     /// See [`SignatureVersion`].
     pub signature_version: SignatureVersion,
     /// The region of the scope; for SigV4A the region set.
-    pub region: Option<String>,
+    pub region: Option<Cow<'a, str>>,
     /// The names of the signed headers, `;` between them.
-    pub signed_headers: Option<String>,
+    pub signed_headers: Option<Cow<'a, str>>,
     /// See [`Expiry`].
     pub expiry: Option<Expiry>,
     /// Header and query (or form) both carry a proof. MinIO refuses that; the header's is given here.
     pub several: bool,
 }
 
-impl Caller {
+impl<'a> Caller<'a> {
     /// Reads the caller of a request; `form` is the browser upload's, when it is one.
     #[must_use]
-    pub fn of(headers: &Headers, query: &Query, form: Option<&PostForm>) -> Self {
+    pub fn of(headers: &'a Headers, query: &Query, form: Option<&PostForm>) -> Self {
         let header = headers.first("authorization").map(|value| from_header(value, headers));
-        let query = from_query(query);
-        let form = form.and_then(from_form);
+        let query = from_query(query).map(Caller::into_owned);
+        let form = form.and_then(from_form).map(Caller::into_owned);
         let several = [header.is_some(), query.is_some(), form.is_some()].into_iter().filter(|&some| some).count() > 1;
         let caller = header.or(query).or(form).unwrap_or_default();
         Self { several, ..caller }
@@ -113,7 +114,7 @@ impl Caller {
     /// The token that stands beside the proof: a secret, to be read and dropped. None where there is none, or more than
     /// one that differ.
     #[must_use]
-    pub fn session_token<'a>(&self, headers: &'a Headers, query: &'a Query) -> Option<&'a [u8]> {
+    pub fn session_token<'t>(&self, headers: &'t Headers, query: &'t Query) -> Option<&'t [u8]> {
         if self.signature_version == SignatureVersion::Bearer {
             let (_, token) = super::query::split_at_byte(headers.first("authorization")?, b' ')?;
             return Some(token);
@@ -122,9 +123,23 @@ impl Caller {
         let token = tokens.next()?;
         tokens.all(|other| other == token).then_some(token)
     }
+
+    /// What was read of a query or a form does not live as long as a record.
+    fn into_owned(self) -> Caller<'static> {
+        let owned = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Caller {
+            access_key: owned(self.access_key),
+            region: owned(self.region),
+            signed_headers: owned(self.signed_headers),
+            auth_type: self.auth_type,
+            signature_version: self.signature_version,
+            expiry: self.expiry,
+            several: self.several,
+        }
+    }
 }
 
-fn from_header(value: &[u8], headers: &Headers) -> Caller {
+fn from_header<'a>(value: &'a [u8], headers: &'a Headers) -> Caller<'a> {
     let header = Caller { auth_type: AuthType::Header, ..Caller::default() };
     let (scheme, rest) = super::query::split_at_byte(value, b' ').unwrap_or((value, b""));
     match scheme {
@@ -144,7 +159,7 @@ fn from_header(value: &[u8], headers: &Headers) -> Caller {
     }
 }
 
-fn from_query(query: &Query) -> Option<Caller> {
+fn from_query(query: &Query) -> Option<Caller<'_>> {
     let caller = Caller { auth_type: AuthType::Query, ..Caller::default() };
     let value = |name| query.first_ignoring_case(name);
     let number = |name| std::str::from_utf8(value(name)?).ok()?.parse::<u64>().ok();
@@ -161,7 +176,7 @@ fn from_query(query: &Query) -> Option<Caller> {
     Some(Caller { access_key: Some(text(key)), signature_version: SignatureVersion::SigV2, expiry, ..caller })
 }
 
-fn from_form(form: &PostForm) -> Option<Caller> {
+fn from_form(form: &PostForm) -> Option<Caller<'_>> {
     let caller = Caller { auth_type: AuthType::Form, ..Caller::default() };
     if let Some(credential) = &form.credential {
         let scheme = form.algorithm.as_deref().unwrap_or(b"AWS4-HMAC-SHA256");
@@ -171,8 +186,8 @@ fn from_form(form: &PostForm) -> Option<Caller> {
     Some(Caller { access_key: Some(text(key)), signature_version: SignatureVersion::SigV2, ..caller })
 }
 
-impl Caller {
-    fn with_scope(self, scope: Option<Scope>, scheme: &[u8], region_set: Option<&[u8]>) -> Self {
+impl<'a> Caller<'a> {
+    fn with_scope(self, scope: Option<Scope<'a>>, scheme: &[u8], region_set: Option<&'a [u8]>) -> Self {
         let asymmetric = scheme == b"AWS4-ECDSA-P256-SHA256";
         let signature_version = if asymmetric { SignatureVersion::SigV4A } else { SignatureVersion::SigV4 };
         let (access_key, region) = scope.map_or((None, None), |scope| (Some(scope.access_key), scope.region));
@@ -183,13 +198,13 @@ impl Caller {
 
 /// A credential with its scope: `KEY/20250321/us-east-1/s3/aws4_request`. The key may hold `/`, so it is what comes
 /// before the last four segments; a SigV4A scope has no region, so there it is the last three.
-struct Scope {
-    access_key: String,
-    region: Option<String>,
+struct Scope<'a> {
+    access_key: Cow<'a, str>,
+    region: Option<Cow<'a, str>>,
 }
 
-impl Scope {
-    fn parse(credential: &[u8], scheme: &[u8]) -> Option<Self> {
+impl<'a> Scope<'a> {
+    fn parse(credential: &'a [u8], scheme: &[u8]) -> Option<Self> {
         let asymmetric = scheme == b"AWS4-ECDSA-P256-SHA256";
         let mut from_the_end = credential.rsplitn(if asymmetric { 4 } else { 5 }, |&byte| byte == b'/');
         let (_request, _service) = (from_the_end.next()?, from_the_end.next()?);
@@ -201,24 +216,34 @@ impl Scope {
 
 /// A field of a SigV4 header: `Credential=…, SignedHeaders=…, Signature=…`, in any order, spaces or not.
 fn header_field<'a>(fields: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut fields = fields.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-    fields.find_map(|field| field.strip_prefix(name)?.strip_prefix(b"="))
+    let mut rest = Some(fields);
+    while let Some(fields) = rest {
+        let (field, after) = match super::query::split_at_byte(fields, b',') {
+            Some((field, after)) => (field, Some(after)),
+            None => (fields, None),
+        };
+        if let Some(value) = field.trim_ascii().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) {
+            return Some(value);
+        }
+        rest = after;
+    }
+    None
 }
 
-fn text(bytes: &[u8]) -> String {
-    crate::redact::lossy(bytes.get(..MAX_BYTES).unwrap_or(bytes)).into_owned()
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    crate::redact::lossy(bytes.get(..MAX_BYTES).unwrap_or(bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn caller(authorization: &str, query: &str) -> Caller {
+    fn caller(authorization: &str, query: &str) -> Caller<'static> {
         let mut headers = Headers::default();
         if !authorization.is_empty() {
             headers.push(b"authorization", authorization.as_bytes());
         }
-        Caller::of(&headers, &Query::parse(query.as_bytes()), None)
+        Caller::of(&headers, &Query::parse(query.as_bytes()), None).into_owned()
     }
 
     #[test]

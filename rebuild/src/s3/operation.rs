@@ -3,7 +3,7 @@
 use super::address::{Address, HostCase};
 use super::query::{Query, Target};
 use super::sts;
-use super::table::{Field, Naming, Param, Row, Scope, TABLE};
+use super::table::{Field, Naming, Param, Row, Scope, TABLE, WITHOUT_QUERY};
 use crate::http::head::{Headers, RequestHead};
 use std::fmt;
 use std::str::FromStr;
@@ -336,13 +336,13 @@ impl Asked<'_> {
             Dialect::Minio => row.minio,
             Dialect::Aws => row.aws,
         };
-        TABLE.iter().find(|row| name(row).is_some() && self.fits(row, pointing)).and_then(name)
+        self.rows().find(|row| name(row).is_some() && self.fits(row, pointing)).and_then(name)
     }
 
     /// The AWS name, and those of the other sub-resources that the query names. AWS publishes no order among these, so
     /// the one that stands first in the query is taken.
     fn aws_name(&self, pointing: Pointing) -> (Option<&'static str>, Vec<&'static str>) {
-        let mut fitting = TABLE.iter().filter(|row| row.aws.is_some() && self.fits(row, pointing));
+        let mut fitting = self.rows().filter(|row| row.aws.is_some() && self.fits(row, pointing));
         let Some(first) = fitting.next() else {
             return (None, Vec::new());
         };
@@ -367,10 +367,14 @@ impl Asked<'_> {
         (api(chosen.1.aws), others.filter_map(|(_, row)| api(row.aws)).collect())
     }
 
+    /// The rows that may fit. Most want a query, and most requests have none.
+    fn rows(&self) -> impl Iterator<Item = &'static Row> + use<> {
+        let (few, all) = if self.query.is_empty() { (WITHOUT_QUERY, &[][..]) } else { (&[][..], TABLE) };
+        few.iter().filter_map(|&at| TABLE.get(at)).chain(all)
+    }
+
     fn fits(&self, row: &Row, pointing: Pointing) -> bool {
-        // The cheapest first: most rows want a query, and most requests have none.
-        (row.query.is_empty() || !self.query.is_empty())
-            && row.methods.iter().any(|method| method.as_bytes() == self.method)
+        row.methods.iter().any(|method| method.as_bytes() == self.method)
             && self.in_scope(row.scope, pointing)
             && row.query.iter().all(|&param| self.has_param(param))
             && self.has_field(row.field)

@@ -308,3 +308,32 @@ pub const TABLE: &[Row] = &[
     row(GET, Service, &[Has("events")], Any, ["-", "ListenNotification", "ListenNotification"]),
     row(GET, Service, &[], Any, ["ListBuckets", "ListBuckets", "ListBuckets"]),
 ];
+
+/// Where in the table the rows are that want no query.
+pub const WITHOUT_QUERY: &[usize] = &without_query();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would say so")]
+const fn without_query() -> [usize; count_without_query()] {
+    let mut places = [0; count_without_query()];
+    let (mut at, mut found) = (0, 0);
+    while at < TABLE.len() {
+        if TABLE[at].query.is_empty() {
+            places[found] = at;
+            found += 1;
+        }
+        at += 1;
+    }
+    places
+}
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which would say so")]
+const fn count_without_query() -> usize {
+    let (mut at, mut count) = (0, 0);
+    while at < TABLE.len() {
+        if TABLE[at].query.is_empty() {
+            count += 1;
+        }
+        at += 1;
+    }
+    count
+}

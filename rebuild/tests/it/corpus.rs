@@ -291,6 +291,25 @@ fn difference(record: &Value, truth: &Value, wholly: bool) -> Option<String> {
     walk("", record, truth, wholly)
 }
 
+/// A maker keeps what it has written: what it writes then is what one writes that keeps nothing yet.
+#[test]
+fn what_was_written_before_changes_no_record() {
+    let settings = RecordSettings { instance_id: "an instance".to_owned(), ..RecordSettings::default() };
+    let mut maker = RecordMaker::new(settings.clone(), 0);
+    let exchanges: Vec<_> =
+        conversations().iter().flat_map(|conversation| exchanges(&conversation.samples).0).collect();
+    for round in 0..3 {
+        for exchange in &exchanges {
+            let mut fresh = RecordMaker::new(settings.clone(), maker.next_sequence());
+            let reading = fresh.read(exchange);
+            let expected = fresh.record(reading, Clock::default()).to_json();
+            let reading = maker.read(exchange);
+            let found = maker.record(reading, Clock::default()).to_json();
+            assert!(found == expected, "{round}: {}", String::from_utf8_lossy(&found));
+        }
+    }
+}
+
 /// What `run --record` writes of a conversation gives the same records, and none of its secrets is in it.
 #[test]
 fn scrubbed() {

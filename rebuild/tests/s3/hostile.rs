@@ -167,6 +167,19 @@ proptest! {
     fn any_exchange_is_one_line(exchange in exchange()) {
         check(&exchange);
     }
+
+    /// A maker keeps what it has written.
+    #[test]
+    fn what_was_written_before_changes_no_record(exchanges in proptest::collection::vec(exchange(), 1..8)) {
+        let mut maker = RecordMaker::new(settings(), 0);
+        for exchange in exchanges.iter().cycle().take(3 * exchanges.len()) {
+            let mut fresh = RecordMaker::new(settings(), maker.next_sequence());
+            let reading = fresh.read(exchange);
+            let expected = fresh.record(reading, CLOCK).to_json();
+            let reading = maker.read(exchange);
+            assert_eq!(maker.record(reading, CLOCK).to_json(), expected);
+        }
+    }
 }
 
 /// As much as heads and bodies can hold, of the characters that grow most in JSON.

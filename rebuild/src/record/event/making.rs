@@ -10,16 +10,16 @@ struct Document<'a> {
     audit_version: &'static str,
     #[serde(rename = "deploymentid", skip_serializing_if = "str::is_empty")]
     deployment_id: &'a str,
-    s3auditd: Own,
+    s3auditd: Own<'a>,
     time: Moment,
     #[serde(rename = "wekaInfo", skip_serializing_if = "document::WekaInfo::is_empty")]
     weka_info: &'a document::WekaInfo,
 }
 
 #[derive(Serialize)]
-struct Own {
+struct Own<'a> {
     #[serde(flatten)]
-    identity: document::Identity,
+    identity: document::Identity<'a>,
     #[serde(flatten)]
     event: Event,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -31,7 +31,7 @@ pub(in crate::record) fn record(
     settings: &RecordSettings,
     mut event: Event,
     time: Moment,
-    number: Number,
+    number: &Number,
 ) -> EventRecord {
     let (sequence, kind) = (number.sequence, event.kind());
     let truncated = Bounding::of(&mut event);

@@ -325,7 +325,7 @@ impl Scrubber {
         let direction = if received { &mut conversation.request } else { &mut conversation.reply };
         let State::Head(reader) = &direction.state else { return };
         let next = if received {
-            parse::request(reader).map(|(head, _)| {
+            parse::request(&mut reader.clone()).map(|(head, _)| {
                 conversation.asked.push_back(Asked {
                     method: head.method.clone(),
                     expects_continue: framing::expects_continue(&head),
@@ -335,7 +335,7 @@ impl Scrubber {
                 Next::State(body(framing::of_request(&head).0, kept, true))
             })
         } else {
-            parse::response(reader).and_then(|(head, _)| {
+            parse::response(&mut reader.clone()).and_then(|(head, _)| {
                 if matches!(head.status, 100..200) && head.status != 101 {
                     if let Some(asked) = conversation.asked.front_mut() {
                         asked.expects_continue &= head.status != 100;
