@@ -13,6 +13,7 @@ mod grace;
 mod heap;
 mod kfunc;
 mod listeners;
+mod lookout;
 mod missed;
 mod ring;
 mod rings;
@@ -34,7 +35,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use grace::Grace;
-use listeners::Listeners;
+use listeners::{Listeners, Look};
 use rings::{CpuRead, Rings};
 use s3auditd_common::{
     counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, counter_slot},
@@ -144,23 +145,27 @@ impl Capture {
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
         let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
         let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
-        let tls = if settings.tls {
+        let look = Look::first();
+        let (tls, mut finder) = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
-            let started = Tls::start(&mut ebpf, files, &settings.ports);
-            Some(
-                started
-                    .map_err(|source| AttachError::System { what: "the thread that finds TLS libraries", source })?,
-            )
+            let (tls, finder) = Tls::start(&mut ebpf, files, look.sockets(&settings.ports));
+            (Some(tls), Some(finder))
         } else {
-            None
+            (None, None)
         };
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| warn!(%error, "the kernel side's messages will not be seen"))
             .ok();
         // Counted after the programs are in: what opens meanwhile is seen opening.
         let open_at_start = sockets::open_connections(&settings.ports);
-        let listeners =
-            Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
+        let watched = settings.ports.clone();
+        let tell = move |look: &Look| {
+            if let Some(finder) = &mut finder {
+                finder.look(look.sockets(&watched));
+            }
+        };
+        let listeners = Listeners::start(look, tell)
+            .map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let verified_instructions = verified_instructions(&ebpf);
         Ok(Self {
             settings,
