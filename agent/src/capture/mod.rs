@@ -8,6 +8,7 @@ mod attach;
 mod backend;
 mod btf;
 pub mod cgroups;
+mod counters;
 mod diag;
 mod grace;
 mod heap;
@@ -30,15 +31,16 @@ use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, PerCpuArray},
+    maps::{HashMap, Map, MapData},
     programs::Program,
 };
 use aya_log::EbpfLogger;
+use counters::{Counters, Counts};
 use grace::Grace;
 use listeners::{Listeners, Look};
 use rings::{CpuRead, Rings};
 use s3auditd_common::{
-    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, counter_slot},
+    counters::{KernelCounter, PROGRAMS},
     sample::{Direction, Window, window_key},
 };
 use s3auditd_rebuild::sample::Sample;
@@ -91,7 +93,7 @@ pub struct Capture {
     ebpf: Ebpf,
     rings: Rings,
     windows: Windows,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Counters,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     grace: Grace,
     grace_wanted: bool,
@@ -134,7 +136,8 @@ impl Capture {
     /// See [`AttachError`].
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
-        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan(&settings)?)?;
+        let plan = plan(&settings)?;
+        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
 
         let events = match ebpf.take_map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,
@@ -144,7 +147,7 @@ impl Capture {
         let map_failed = |error: aya::maps::MapError| AttachError::Load(error.to_string());
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
         let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
-        let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
+        let counters = Counters::new(take("COUNTERS")?, plan.possible_cpus as usize).map_err(map_failed)?;
         let look = Look::first();
         let (tls, mut finder) = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
@@ -210,10 +213,18 @@ impl Capture {
         Drained { until_ns: passed, any }
     }
 
-    /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted.
+    /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted. Cheap if
+    /// they are as before; a CPU that was away between two looks is found by [`Capture::status`].
     pub fn follow_cpus(&mut self) {
-        let counters = &self.counters;
-        self.grace_wanted |= self.rings.follow(|| refused_by_cpu(counters));
+        if self.rings.cpus_changed() {
+            let counts = self.counters.read();
+            self.follow(&counts);
+        }
+    }
+
+    fn follow(&mut self, counts: &Counts) {
+        let counters = &mut self.counters;
+        self.grace_wanted |= self.rings.follow(&counts.refused_by_cpu(), || counters.read().refused_by_cpu());
     }
 
     /// How many CPUs have a ring.
@@ -245,15 +256,17 @@ impl Capture {
         now
     }
 
-    /// Where capture stands. Reads the kernel's counters: not for every sample.
+    /// Where capture stands. Reads the kernel's counters: not for every sample. By the way it follows the CPUs.
     pub fn status(&mut self) -> CaptureStatus {
+        let counts = self.counters.read();
+        self.follow(&counts);
         let listening = self.listeners.ports();
         let ports = self.settings.ports.iter();
         CaptureStatus {
             backend: self.backend.to_owned(),
             backend_reason: self.reason.clone(),
             ports: ports.map(|port| PortStatus { port: *port, listening: listening.contains(port) }).collect(),
-            cpus: self.cpu_status(),
+            cpus: self.cpu_status(&counts),
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
@@ -263,27 +276,17 @@ impl Capture {
         }
     }
 
-    fn cpu_status(&self) -> Vec<CpuStatus> {
-        // Slot by slot, each with a value for every possible CPU.
-        let slots: Vec<_> = (0..COUNTER_SLOTS).map(|slot| self.counters.get(&slot, 0).ok()).collect();
-        let value = |counter: KernelCounter, cpu: u32| {
-            // One for each program, and the one that they share.
-            let banks = slots.chunks(KernelCounter::ALL.len());
-            banks
-                .filter_map(|bank| bank.get(counter as usize)?.as_ref()?.get(cpu as usize).copied())
-                .fold(0, u64::wrapping_add)
-        };
+    fn cpu_status(&self, counts: &Counts) -> Vec<CpuStatus> {
         // A CPU without a ring is there once it has lost something.
-        let possible = slots.iter().flatten().map(|values| values.len()).max().unwrap_or_default();
-        let cpus = (0..u32::try_from(possible).unwrap_or(u32::MAX)).filter_map(|cpu| {
-            let counters = KernelCounter::ALL.iter().map(|counter| (*counter, value(*counter, cpu)));
+        let cpus = (0..counts.possible_cpus()).filter_map(|cpu| {
+            let counters = KernelCounter::ALL.iter().map(|counter| (*counter, counts.of(*counter, cpu)));
             let counted = counters.clone().any(|(_, count)| count != 0);
             let CpuRead { read, read_bytes, undecodable, reported_lost } =
                 self.rings.read(cpu).or_else(|| counted.then(CpuRead::default))?;
             let others = counters.filter(|(counter, _)| *counter != KernelCounter::Emitted);
             Some(CpuStatus {
                 cpu,
-                emitted: value(KernelCounter::Emitted, cpu),
+                emitted: counts.of(KernelCounter::Emitted, cpu),
                 read,
                 read_bytes,
                 undecodable,
@@ -299,19 +302,4 @@ impl Capture {
 fn verified_instructions(ebpf: &Ebpf) -> BTreeMap<String, u32> {
     let count = |program: &Program| program.info().ok()?.verified_instruction_count();
     ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
-}
-/// Samples that the ring of each possible CPU refused.
-fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {
-    let mut sum = Vec::new();
-    for program in 0..PROGRAMS {
-        let values = counters.get(&counter_slot(program, KernelCounter::LostRingRefused), 0);
-        let values = values.iter().flat_map(|values| values.iter().copied());
-        for (cpu, value) in values.enumerate() {
-            sum.resize(sum.len().max(cpu + 1), 0);
-            if let Some(sum) = sum.get_mut(cpu) {
-                *sum += value;
-            }
-        }
-    }
-    sum
 }
