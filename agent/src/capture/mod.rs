@@ -26,6 +26,7 @@ pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
 pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
 pub use heap::give_back;
+pub use rings::Taken;
 
 use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
@@ -109,8 +110,8 @@ pub struct Capture {
 pub struct Drained {
     /// Everything that happened before this time (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
     pub until_ns: u64,
-    /// Whether there was a sample.
-    pub any: bool,
+    /// What there was.
+    pub taken: Taken,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -201,8 +202,8 @@ impl Capture {
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
-        let any = self.rings.drain(passed, |sample| each(sample, windows));
-        self.grace_wanted |= any;
+        let taken = self.rings.drain(passed, |sample| each(sample, windows));
+        self.grace_wanted |= taken.samples > 0;
         // One more period after the last sample, so that its time is passed too.
         if std::mem::take(&mut self.grace_wanted) {
             self.grace.request();
@@ -210,7 +211,7 @@ impl Capture {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        Drained { until_ns: passed, any }
+        Drained { until_ns: passed, taken }
     }
 
     /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted. Cheap if

@@ -36,6 +36,17 @@ pub struct Rings {
     online: Online,
 }
 
+/// What a drain has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Samples.
+    pub samples: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of the ring that held most.
+    pub fullest: u64,
+}
+
 /// What was read of one CPU's rings.
 #[derive(Clone, Copy, Default)]
 pub struct CpuRead {
@@ -127,13 +138,13 @@ impl Rings {
         fresh.map(|(_, since_ns)| *since_ns = now_ns).count() > 0
     }
 
-    /// Hands over every sample that the rings hold now; whether there was any. `passed_ns`: every program that began
-    /// before had ended when this was called.
-    pub fn drain(&mut self, passed_ns: u64, mut each: impl FnMut(&Sample<'_>)) -> bool {
-        let mut any = false;
+    /// Hands over every sample that the rings hold now. `passed_ns`: every program that began before had ended when this was
+    /// called.
+    pub fn drain(&mut self, passed_ns: u64, mut each: impl FnMut(&Sample<'_>)) -> Taken {
+        let mut taken = Taken::default();
         for ring in self.open.iter_mut().chain(self.retired.iter_mut().map(|(ring, _)| ring)) {
             let cpu = self.read.entry(ring.cpu()).or_default();
-            let before = cpu.read;
+            let (before, before_bytes) = (cpu.read, cpu.read_bytes);
             ring.drain(|entry| match entry {
                 Entry::Sample(bytes) => {
                     cpu.read += 1;
@@ -148,10 +159,13 @@ impl Rings {
                 Entry::Lost(count) => cpu.reported_lost += count,
                 Entry::Nonsense(bytes) => cpu.not_understood(&format_args!("{bytes} bytes of a ring make no sense")),
             });
-            any |= cpu.read != before;
+            let bytes = cpu.read_bytes - before_bytes;
+            taken.samples += cpu.read - before;
+            taken.bytes += bytes;
+            taken.fullest = taken.fullest.max(bytes);
         }
         self.retired.retain(|(_, since_ns)| *since_ns >= passed_ns);
-        any
+        taken
     }
 
     /// Waits until a ring has reached its watermark, at most `timeout`.
