@@ -171,6 +171,8 @@ impl Capture {
         let listeners = Listeners::start(look, tell)
             .map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let verified_instructions = verified_instructions(&ebpf);
+        // Reading the kernel's types took more memory than anything that comes.
+        give_back();
         Ok(Self {
             settings,
             backend,
