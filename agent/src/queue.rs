@@ -98,17 +98,40 @@ pub fn queue(limits: Limits, ledger: Ledger) -> (Producer, Consumer) {
     (Producer(Arc::clone(&shared)), Consumer(shared))
 }
 
+/// What the queue has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    records: usize,
+    bytes: u64,
+}
+
+impl Room {
+    /// Whether another record may be made.
+    #[must_use]
+    pub const fn is_any(self) -> bool {
+        self.records > 0 && self.bytes > 0
+    }
+
+    /// One of this length was put in.
+    pub const fn take(&mut self, bytes: usize) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+    }
+}
+
 /// The end that puts records in. There is one; when it is dropped, the consumer ends after what is queued.
 pub struct Producer(Arc<Shared>);
 
 impl Producer {
-    /// Whether another record may be made.
+    /// How many more records may be made. Only this end makes it less.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn room(&self) -> Room {
         let state = self.0.lock();
-        state.closed.is_none()
-            && state.entries.len() < self.0.limits.records
-            && state.queued.bytes < self.0.limits.bytes
+        if state.closed.is_some() {
+            return Room::default();
+        }
+        let Limits { records, bytes } = self.0.limits;
+        Room { records: records.saturating_sub(state.entries.len()), bytes: bytes.saturating_sub(state.queued.bytes) }
     }
 
     /// Books a record that was not made because there is no room. Returns the cause.

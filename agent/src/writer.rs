@@ -14,8 +14,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
-/// How often is looked for what the spool has given up.
+/// Not more often is looked for what the spool has given up: runs that belong together are one by then.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// And at least so often, should it have been found where nobody is told.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(10);
 
 /// Between two attempts to put something into a spool in memory that is full.
 const FULL_WAIT: Duration = Duration::from_millis(20);
@@ -147,8 +149,9 @@ async fn turned(flag: &mut watch::Receiver<bool>) {
 
 /// Passes on what the spool has given up, each run once.
 async fn tell(spool: Spool, ledger: Ledger, notices: Notices, before: u64) {
-    let mut told = 0;
+    let (mut told, mut more) = (0, spool.watch_given_up());
     loop {
+        more.mark_unchanged();
         let hand_out = spool.clone();
         let given_up = whole(tokio::task::spawn_blocking(move || hand_out.given_up()).await);
         for given_up in given_up {
@@ -163,6 +166,8 @@ async fn tell(spool: Spool, ledger: Ledger, notices: Notices, before: u64) {
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
+        // The spool is held here, so it does not go away; if time is over, that is a reason to look as well.
+        let _look = tokio::time::timeout(LOOK_AT_LEAST_EVERY, more.changed()).await;
     }
 }
 

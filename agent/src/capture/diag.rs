@@ -8,8 +8,11 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with},
 };
-use std::{collections::BTreeSet, os::fd::OwnedFd};
+use std::{collections::BTreeMap, os::fd::OwnedFd};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Ports by socket (inode).
+type Found = BTreeMap<u64, u16>;
 
 /// `struct nlmsghdr` with the `struct inet_diag_req_v2` behind it.
 #[derive(IntoBytes, Immutable)]
@@ -41,7 +44,7 @@ struct MessageHeader {
     port_id: u32,
 }
 
-/// The beginning of `struct inet_diag_msg`.
+/// `struct inet_diag_msg`.
 #[derive(FromBytes, KnownLayout, Immutable)]
 #[repr(C)]
 struct Socket {
@@ -49,8 +52,12 @@ struct Socket {
     state: u8,
     timer: u8,
     retransmits: u8,
-    /// Big-endian.
+    /// `struct inet_diag_sockid`, of which only the beginning is read. Big-endian.
     local_port: [u8; 2],
+    id: [u8; 46],
+    /// Expiry, queues, owner.
+    rest: [u32; 4],
+    inode: u32,
 }
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -62,17 +69,18 @@ const INTERRUPTED: u16 = 0x10;
 const IPPROTO_TCP: u8 = 6;
 const LISTEN: u8 = 10;
 
-/// Ports that something listens on. None: the kernel does not answer (no `tcp_diag`, or it is not allowed), or not wholly.
-pub(super) fn listening() -> Option<BTreeSet<u16>> {
+/// Sockets (inodes) that listen, with their ports. None: the kernel does not answer (no `tcp_diag`, or it is not allowed), or
+/// not wholly.
+pub(super) fn listening() -> Option<Found> {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG)).ok()?;
-    let mut ports = BTreeSet::new();
-    ask(&socket, AddressFamily::INET, &mut ports)?;
-    ask(&socket, AddressFamily::INET6, &mut ports)?;
-    Some(ports)
+    let mut found = Found::new();
+    ask(&socket, AddressFamily::INET, &mut found)?;
+    ask(&socket, AddressFamily::INET6, &mut found)?;
+    Some(found)
 }
 
-fn ask(socket: &OwnedFd, family: AddressFamily, ports: &mut BTreeSet<u16>) -> Option<()> {
+fn ask(socket: &OwnedFd, family: AddressFamily, found: &mut Found) -> Option<()> {
     let request = Request {
         len: u32::try_from(size_of::<Request>()).ok()?,
         kind: SOCK_DIAG_BY_FAMILY,
@@ -95,14 +103,14 @@ fn ask(socket: &OwnedFd, family: AddressFamily, ports: &mut BTreeSet<u16>) -> Op
             Err(Errno::INTR) => continue,
             Err(_) => return None,
         };
-        if let Some(whole) = take(answer.get(..read)?, ports) {
+        if let Some(whole) = take(answer.get(..read)?, found) {
             return whole.then_some(());
         }
     }
 }
 
 /// One part of an answer. Whether it ended well; None: it goes on.
-fn take(mut part: &[u8], ports: &mut BTreeSet<u16>) -> Option<bool> {
+fn take(mut part: &[u8], found: &mut Found) -> Option<bool> {
     if part.is_empty() {
         return Some(false);
     }
@@ -114,8 +122,11 @@ fn take(mut part: &[u8], ports: &mut BTreeSet<u16>) -> Option<bool> {
         match header.kind {
             SOCK_DIAG_BY_FAMILY => match Socket::read_from_prefix(body) {
                 // A kernel that knows no states in a question sends all.
-                Ok((socket, _)) if socket.state == LISTEN => drop(ports.insert(u16::from_be_bytes(socket.local_port))),
-                _ => {}
+                Ok((socket, _)) if socket.state == LISTEN => {
+                    found.insert(socket.inode.into(), u16::from_be_bytes(socket.local_port));
+                }
+                Ok(_) => {}
+                Err(_) => return Some(false),
             },
             NLMSG_DONE => return Some(true),
             _ => return Some(false),
@@ -142,11 +153,19 @@ mod tests {
 
     #[test]
     fn answers_are_read_to_their_end_and_nothing_else_is_believed() {
-        let listener = message(SOCK_DIAG_BY_FAMILY, 2, &[2, LISTEN, 0, 0, 0x23, 0x28, 0, 0]);
-        let open = message(SOCK_DIAG_BY_FAMILY, 2, &[2, 1, 0, 0, 0x23, 0x29]);
-        let mut ports = BTreeSet::new();
+        let socket = |state, port: u16, inode: u32| {
+            let mut body = vec![2, state, 0, 0];
+            body.extend(port.to_be_bytes());
+            body.resize(68, 0);
+            body.extend(inode.to_ne_bytes());
+            message(SOCK_DIAG_BY_FAMILY, 2, &body)
+        };
+        let (listener, open) = (socket(LISTEN, 9000, 77), socket(1, 9001, 78));
+        let mut ports = Found::new();
         assert_eq!(take(&[listener.clone(), open].concat(), &mut ports), None);
-        assert_eq!(ports, [9000].into());
+        assert_eq!(ports, [(77, 9000)].into());
+        let cut = message(SOCK_DIAG_BY_FAMILY, 2, &[2, LISTEN, 0, 0, 0x23, 0x28]);
+        assert_eq!(take(&cut, &mut ports), Some(false));
         assert_eq!(take(&message(NLMSG_DONE, 2, &[0; 4]), &mut ports), Some(true));
         assert_eq!(take(&message(2, 0, &[0xfe, 0xff, 0xff, 0xff]), &mut ports), Some(false), "an error");
         assert_eq!(take(&message(NLMSG_DONE, 2 | INTERRUPTED, &[0; 4]), &mut ports), Some(false));
@@ -159,10 +178,10 @@ mod tests {
     fn listeners_of_both_families_are_found_or_the_kernel_does_not_answer() {
         let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| std::net::TcpListener::bind(address).ok());
         let bound = listeners.iter().flatten().map(|listener| listener.local_addr().unwrap().port());
-        let bound: BTreeSet<u16> = bound.collect();
+        let bound: Vec<u16> = bound.collect();
         assert!(!bound.is_empty());
-        if let Some(ports) = listening() {
-            assert!(ports.is_superset(&bound), "{bound:?} in {ports:?}");
+        if let Some(found) = listening() {
+            assert!(bound.iter().all(|port| found.values().any(|found| found == port)), "{bound:?} in {found:?}");
         }
     }
 }

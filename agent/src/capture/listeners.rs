@@ -1,10 +1,13 @@
-//! Who listens now: looked up by a thread of its own, slowly, so that neither the rings nor an idle node pay for it.
+//! Who listens now: looked up by a thread of its own, slowly, so that neither the rings nor an idle node pay for it. Whoever
+//! else wants to know is told by the same look.
 
-use super::sockets::{self, Listening};
+use super::{
+    lookout::{Lookout, News},
+    sockets::{self, Listener, Listening},
+};
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    io,
     time::{Duration, Instant},
 };
 
@@ -17,74 +20,77 @@ const ELSEWHERE_EVERY: Duration = Duration::from_secs(10);
 const ELSEWHERE_SHARE: u32 = 2000;
 
 /// The ports that something listens on, in any network namespace, as of the last look.
-pub struct Listeners {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    seen: Mutex<Seen>,
-    stop: Condvar,
-}
-
-#[derive(Default)]
-struct Seen {
-    here: Listening,
-    elsewhere: Listening,
-    stop: bool,
+pub(super) struct Listeners {
+    ports: BTreeSet<u16>,
+    news: News<BTreeSet<u16>>,
+    _thread: Lookout,
 }
 
 impl Listeners {
-    /// Takes the first look and starts the thread.
+    /// Goes on looking. Each look is also shown to `tell`.
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn start() -> std::io::Result<Self> {
-        let (here, elsewhere) = (sockets::listening_here(), sockets::listening_elsewhere());
-        let shared = Arc::new(Shared { seen: Mutex::new(Seen { here, elsewhere, stop: false }), stop: Condvar::new() });
-        let of_thread = Arc::clone(&shared);
-        thread::Builder::new().name("listeners".to_owned()).spawn(move || of_thread.run())?;
-        Ok(Self { shared })
+    pub(super) fn start(mut look: Look, mut tell: impl FnMut(&Look) + Send + 'static) -> io::Result<Self> {
+        let (ports, news) = (look.ports(), News::default());
+        let (mut told, to_audit) = (ports.clone(), news.clone());
+        let thread = Lookout::start("listeners", HERE_EVERY, move || {
+            look.again();
+            let ports = look.ports();
+            if ports != told {
+                to_audit.put(ports.clone());
+                told = ports;
+            }
+            tell(&look);
+        })?;
+        Ok(Self { ports, news, _thread: thread })
     }
 
     /// Every port that was seen at the last look.
-    #[must_use]
-    pub fn ports(&self) -> BTreeSet<u16> {
-        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.here.keys().chain(seen.elsewhere.keys()).copied().collect()
-    }
-}
-
-impl Drop for Listeners {
-    fn drop(&mut self) {
-        self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
-        self.shared.stop.notify_one();
-    }
-}
-
-impl Shared {
-    fn run(&self) {
-        let (mut elsewhere_seen, mut elsewhere_every) = (Instant::now(), ELSEWHERE_EVERY);
-        loop {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = self.stop.wait_timeout_while(seen, HERE_EVERY, |seen| !seen.stop);
-            if waited.unwrap_or_else(PoisonError::into_inner).0.stop {
-                return;
-            }
-            // Without the lock: status must not wait for a look at thousands of processes.
-            let here = sockets::listening_here();
-            let elsewhere = (elsewhere_seen.elapsed() >= elsewhere_every).then(|| {
-                let began = Instant::now();
-                let elsewhere = sockets::listening_elsewhere();
-                elsewhere_seen = Instant::now();
-                elsewhere_every = ELSEWHERE_EVERY.max(began.elapsed().saturating_mul(ELSEWHERE_SHARE));
-                elsewhere
-            });
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.here = here;
-            if let Some(elsewhere) = elsewhere {
-                seen.elsewhere = elsewhere;
-            }
+    pub(super) fn ports(&mut self) -> &BTreeSet<u16> {
+        if let Some(ports) = self.news.take() {
+            self.ports = ports;
         }
+        &self.ports
+    }
+}
+
+/// What was seen, and when it is time to look again.
+pub(super) struct Look {
+    here: Listening,
+    elsewhere: Listening,
+    elsewhere_seen: Instant,
+    elsewhere_every: Duration,
+}
+
+impl Look {
+    /// Looks everywhere.
+    pub(super) fn first() -> Self {
+        let (here, elsewhere) = (sockets::listening_here(), sockets::listening_elsewhere());
+        Self { here, elsewhere, elsewhere_seen: Instant::now(), elsewhere_every: ELSEWHERE_EVERY }
+    }
+
+    fn again(&mut self) {
+        self.here = sockets::listening_here();
+        if self.elsewhere_seen.elapsed() >= self.elsewhere_every {
+            let began = Instant::now();
+            self.elsewhere = sockets::listening_elsewhere();
+            self.elsewhere_seen = Instant::now();
+            self.elsewhere_every = ELSEWHERE_EVERY.max(began.elapsed().saturating_mul(ELSEWHERE_SHARE));
+        }
+    }
+
+    /// The sockets (inodes) that listen on these ports.
+    pub(super) fn sockets(&self, watched: &[u16]) -> BTreeSet<u64> {
+        let watched = self.all().filter(|(_, listener)| watched.contains(&listener.port));
+        watched.map(|(socket, _)| *socket).collect()
+    }
+
+    fn ports(&self) -> BTreeSet<u16> {
+        self.all().map(|(_, listener)| listener.port).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&u64, &Listener)> {
+        self.here.iter().chain(&self.elsewhere)
     }
 }

@@ -8,11 +8,13 @@ mod attach;
 mod backend;
 mod btf;
 pub mod cgroups;
+mod counters;
 mod diag;
 mod grace;
 mod heap;
 mod kfunc;
 mod listeners;
+mod lookout;
 mod missed;
 mod ring;
 mod rings;
@@ -24,20 +26,22 @@ pub use attach::{AttachError, effective_capabilities, privileges};
 pub use btf::KERNEL_BTF;
 pub use grace::{has_grace_periods, monotonic_ns, wall_minus_monotonic_ns};
 pub use heap::give_back;
+pub use rings::Taken;
 
 use crate::config::BackendChoice;
 use attach::{AsPod, Plan};
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, PerCpuArray},
+    maps::{HashMap, Map, MapData},
     programs::Program,
 };
 use aya_log::EbpfLogger;
+use counters::{Counters, Counts};
 use grace::Grace;
-use listeners::Listeners;
+use listeners::{Listeners, Look};
 use rings::{CpuRead, Rings};
 use s3auditd_common::{
-    counters::{COUNTER_SLOTS, KernelCounter, PROGRAMS, counter_slot},
+    counters::{KernelCounter, PROGRAMS},
     sample::{Direction, Window, window_key},
 };
 use s3auditd_rebuild::sample::Sample;
@@ -90,7 +94,7 @@ pub struct Capture {
     ebpf: Ebpf,
     rings: Rings,
     windows: Windows,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Counters,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     grace: Grace,
     grace_wanted: bool,
@@ -106,8 +110,8 @@ pub struct Capture {
 pub struct Drained {
     /// Everything that happened before this time (CLOCK_MONOTONIC nanoseconds) has been handed over or is lost.
     pub until_ns: u64,
-    /// Whether there was a sample.
-    pub any: bool,
+    /// What there was.
+    pub taken: Taken,
 }
 
 /// The map in which the kernel side is told what is wanted of a direction next.
@@ -133,7 +137,8 @@ impl Capture {
     /// See [`AttachError`].
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
-        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan(&settings)?)?;
+        let plan = plan(&settings)?;
+        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
 
         let events = match ebpf.take_map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,
@@ -143,25 +148,31 @@ impl Capture {
         let map_failed = |error: aya::maps::MapError| AttachError::Load(error.to_string());
         let mut take = |name| ebpf.take_map(name).ok_or_else(|| map_failed(ring::missing(name)));
         let windows = HashMap::try_from(take("WINDOWS")?).map_err(map_failed)?;
-        let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
-        let tls = if settings.tls {
+        let counters = Counters::new(take("COUNTERS")?, plan.possible_cpus as usize).map_err(map_failed)?;
+        let look = Look::first();
+        let (tls, mut finder) = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
-            let started = Tls::start(&mut ebpf, files, &settings.ports);
-            Some(
-                started
-                    .map_err(|source| AttachError::System { what: "the thread that finds TLS libraries", source })?,
-            )
+            let (tls, finder) = Tls::start(&mut ebpf, files, look.sockets(&settings.ports));
+            (Some(tls), Some(finder))
         } else {
-            None
+            (None, None)
         };
         let logger = EbpfLogger::init(&mut ebpf)
             .inspect_err(|error| warn!(%error, "the kernel side's messages will not be seen"))
             .ok();
         // Counted after the programs are in: what opens meanwhile is seen opening.
         let open_at_start = sockets::open_connections(&settings.ports);
-        let listeners =
-            Listeners::start().map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
+        let watched = settings.ports.clone();
+        let tell = move |look: &Look| {
+            if let Some(finder) = &mut finder {
+                finder.look(look.sockets(&watched));
+            }
+        };
+        let listeners = Listeners::start(look, tell)
+            .map_err(|source| AttachError::System { what: "the thread of listeners", source })?;
         let verified_instructions = verified_instructions(&ebpf);
+        // Reading the kernel's types took more memory than anything that comes.
+        give_back();
         Ok(Self {
             settings,
             backend,
@@ -193,8 +204,8 @@ impl Capture {
         // Before the drain: what was in a program then has ended, so the rings hold it now.
         let passed = self.grace.passed_ns();
         let windows = &mut self.windows;
-        let any = self.rings.drain(passed, |sample| each(sample, windows));
-        self.grace_wanted |= any;
+        let taken = self.rings.drain(passed, |sample| each(sample, windows));
+        self.grace_wanted |= taken.samples > 0;
         // One more period after the last sample, so that its time is passed too.
         if std::mem::take(&mut self.grace_wanted) {
             self.grace.request();
@@ -202,13 +213,21 @@ impl Capture {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        Drained { until_ns: passed, any }
+        Drained { until_ns: passed, taken }
     }
 
-    /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted.
+    /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted. Cheap if
+    /// they are as before; a CPU that was away between two looks is found by [`Capture::status`].
     pub fn follow_cpus(&mut self) {
-        let counters = &self.counters;
-        self.grace_wanted |= self.rings.follow(|| refused_by_cpu(counters));
+        if self.rings.cpus_changed() {
+            let counts = self.counters.read();
+            self.follow(&counts);
+        }
+    }
+
+    fn follow(&mut self, counts: &Counts) {
+        let counters = &mut self.counters;
+        self.grace_wanted |= self.rings.follow(&counts.refused_by_cpu(), || counters.read().refused_by_cpu());
     }
 
     /// How many CPUs have a ring.
@@ -240,15 +259,17 @@ impl Capture {
         now
     }
 
-    /// Where capture stands. Reads the kernel's counters: not for every sample.
+    /// Where capture stands. Reads the kernel's counters: not for every sample. By the way it follows the CPUs.
     pub fn status(&mut self) -> CaptureStatus {
+        let counts = self.counters.read();
+        self.follow(&counts);
         let listening = self.listeners.ports();
         let ports = self.settings.ports.iter();
         CaptureStatus {
             backend: self.backend.to_owned(),
             backend_reason: self.reason.clone(),
             ports: ports.map(|port| PortStatus { port: *port, listening: listening.contains(port) }).collect(),
-            cpus: self.cpu_status(),
+            cpus: self.cpu_status(&counts),
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
@@ -258,27 +279,17 @@ impl Capture {
         }
     }
 
-    fn cpu_status(&self) -> Vec<CpuStatus> {
-        // Slot by slot, each with a value for every possible CPU.
-        let slots: Vec<_> = (0..COUNTER_SLOTS).map(|slot| self.counters.get(&slot, 0).ok()).collect();
-        let value = |counter: KernelCounter, cpu: u32| {
-            // One for each program, and the one that they share.
-            let banks = slots.chunks(KernelCounter::ALL.len());
-            banks
-                .filter_map(|bank| bank.get(counter as usize)?.as_ref()?.get(cpu as usize).copied())
-                .fold(0, u64::wrapping_add)
-        };
+    fn cpu_status(&self, counts: &Counts) -> Vec<CpuStatus> {
         // A CPU without a ring is there once it has lost something.
-        let possible = slots.iter().flatten().map(|values| values.len()).max().unwrap_or_default();
-        let cpus = (0..u32::try_from(possible).unwrap_or(u32::MAX)).filter_map(|cpu| {
-            let counters = KernelCounter::ALL.iter().map(|counter| (*counter, value(*counter, cpu)));
+        let cpus = (0..counts.possible_cpus()).filter_map(|cpu| {
+            let counters = KernelCounter::ALL.iter().map(|counter| (*counter, counts.of(*counter, cpu)));
             let counted = counters.clone().any(|(_, count)| count != 0);
             let CpuRead { read, read_bytes, undecodable, reported_lost } =
                 self.rings.read(cpu).or_else(|| counted.then(CpuRead::default))?;
             let others = counters.filter(|(counter, _)| *counter != KernelCounter::Emitted);
             Some(CpuStatus {
                 cpu,
-                emitted: value(KernelCounter::Emitted, cpu),
+                emitted: counts.of(KernelCounter::Emitted, cpu),
                 read,
                 read_bytes,
                 undecodable,
@@ -294,19 +305,4 @@ impl Capture {
 fn verified_instructions(ebpf: &Ebpf) -> BTreeMap<String, u32> {
     let count = |program: &Program| program.info().ok()?.verified_instruction_count();
     ebpf.programs().filter_map(|(name, program)| Some((name.to_owned(), count(program)?))).collect()
-}
-/// Samples that the ring of each possible CPU refused.
-fn refused_by_cpu(counters: &PerCpuArray<MapData, u64>) -> Vec<u64> {
-    let mut sum = Vec::new();
-    for program in 0..PROGRAMS {
-        let values = counters.get(&counter_slot(program, KernelCounter::LostRingRefused), 0);
-        let values = values.iter().flat_map(|values| values.iter().copied());
-        for (cpu, value) in values.enumerate() {
-            sum.resize(sum.len().max(cpu + 1), 0);
-            if let Some(sum) = sum.get_mut(cpu) {
-                *sum += value;
-            }
-        }
-    }
-    sum
 }

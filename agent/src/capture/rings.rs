@@ -12,7 +12,9 @@ use aya::maps::MapData;
 use s3auditd_rebuild::sample::Sample;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
+    os::unix::fs::FileExt as _,
     time::Duration,
 };
 use tracing::{info, warn};
@@ -31,6 +33,18 @@ pub struct Rings {
     refused: BTreeMap<u32, u64>,
     /// CPUs without a ring of which that was said.
     said: BTreeSet<u32>,
+    online: Online,
+}
+
+/// What a drain has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Samples.
+    pub samples: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of the ring that held most.
+    pub fullest: u64,
 }
 
 /// What was read of one CPU's rings.
@@ -67,9 +81,10 @@ impl Rings {
             read: BTreeMap::new(),
             refused: BTreeMap::new(),
             said: BTreeSet::new(),
+            online: Online::default(),
         };
-        let online = online().map_err(|source| AttachError::System { what: "the list of online CPUs", source })?;
-        for cpu in online {
+        let online = rings.online.read();
+        for cpu in online.map_err(|source| AttachError::System { what: "the list of online CPUs", source })? {
             rings.add(cpu).map_err(|source| AttachError::Ring { cpu, ring_bytes, source })?;
         }
         Ok(rings)
@@ -80,12 +95,16 @@ impl Rings {
         self.open.len()
     }
 
-    /// Looks which CPUs are online. `refused` gives, by CPU, the samples that the rings have refused until it is called.
+    /// Whether other CPUs are online than at the last look, or one of them has no ring.
+    pub fn cpus_changed(&mut self) -> bool {
+        !self.said.is_empty() || self.online.changed()
+    }
+
+    /// Looks which CPUs are online. `counts` are, by CPU, the samples that the rings have refused; `again` gives them anew.
     /// Whether a ring was retired: it goes when a grace period has passed.
-    pub fn follow(&mut self, refused: impl Fn() -> Vec<u64>) -> bool {
+    pub fn follow(&mut self, counts: &[u64], mut again: impl FnMut() -> Vec<u64>) -> bool {
         // Should the list not be there for once, it is the next time.
-        let Ok(online) = online() else { return false };
-        let counts = refused();
+        let Ok(online) = self.online.read() else { return false };
         for ring in std::mem::take(&mut self.open) {
             let cpu = ring.cpu();
             let count = counts.get(cpu as usize).copied().unwrap_or_default();
@@ -103,7 +122,7 @@ impl Rings {
             match self.add(cpu) {
                 Ok(()) => {
                     self.said.remove(&cpu);
-                    let count = refused().get(cpu as usize).copied().unwrap_or_default();
+                    let count = again().get(cpu as usize).copied().unwrap_or_default();
                     self.refused.insert(cpu, count);
                     info!(cpu, refused = count, "a CPU has come online, and has a ring now");
                 }
@@ -119,13 +138,13 @@ impl Rings {
         fresh.map(|(_, since_ns)| *since_ns = now_ns).count() > 0
     }
 
-    /// Hands over every sample that the rings hold now; whether there was any. `passed_ns`: every program that began
-    /// before had ended when this was called.
-    pub fn drain(&mut self, passed_ns: u64, mut each: impl FnMut(&Sample<'_>)) -> bool {
-        let mut any = false;
+    /// Hands over every sample that the rings hold now. `passed_ns`: every program that began before had ended when this was
+    /// called.
+    pub fn drain(&mut self, passed_ns: u64, mut each: impl FnMut(&Sample<'_>)) -> Taken {
+        let mut taken = Taken::default();
         for ring in self.open.iter_mut().chain(self.retired.iter_mut().map(|(ring, _)| ring)) {
             let cpu = self.read.entry(ring.cpu()).or_default();
-            let before = cpu.read;
+            let (before, before_bytes) = (cpu.read, cpu.read_bytes);
             ring.drain(|entry| match entry {
                 Entry::Sample(bytes) => {
                     cpu.read += 1;
@@ -140,10 +159,13 @@ impl Rings {
                 Entry::Lost(count) => cpu.reported_lost += count,
                 Entry::Nonsense(bytes) => cpu.not_understood(&format_args!("{bytes} bytes of a ring make no sense")),
             });
-            any |= cpu.read != before;
+            let bytes = cpu.read_bytes - before_bytes;
+            taken.samples += cpu.read - before;
+            taken.bytes += bytes;
+            taken.fullest = taken.fullest.max(bytes);
         }
         self.retired.retain(|(_, since_ns)| *since_ns >= passed_ns);
-        any
+        taken
     }
 
     /// Waits until a ring has reached its watermark, at most `timeout`.
@@ -163,6 +185,54 @@ impl Rings {
     }
 }
 
-fn online() -> io::Result<Vec<u32>> {
-    aya::util::online_cpus().map_err(|(_, source)| source)
+/// The list of CPUs that are online, as the kernel writes it.
+#[derive(Default)]
+struct Online {
+    /// Kept open: a look is one call.
+    file: Option<File>,
+    /// As it was read last.
+    text: Vec<u8>,
+}
+
+impl Online {
+    /// Whether the list is another one than at the last [`Online::read`], or cannot be read.
+    fn changed(&mut self) -> bool {
+        let mut now = [0; 256];
+        let Ok(read) = self.look(&mut now) else { return true };
+        now.get(..read) != Some(&self.text) || read == now.len()
+    }
+
+    /// The CPUs.
+    fn read(&mut self) -> io::Result<Vec<u32>> {
+        let mut now = [0; 256];
+        // What is compared later is older than what is returned: no change is missed.
+        let read = self.look(&mut now).unwrap_or_default();
+        self.text = now.get(..read).unwrap_or_default().to_vec();
+        aya::util::online_cpus().map_err(|(_, source)| source)
+    }
+
+    fn look(&mut self, now: &mut [u8]) -> io::Result<usize> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => File::open("/sys/devices/system/cpu/online")?,
+        };
+        let read = file.read_at(now, 0)?;
+        self.file = Some(file);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_cpus_is_the_same_until_it_changes() {
+        let mut online = Online::default();
+        assert!(online.changed(), "nothing was read yet");
+        assert!(!online.read().unwrap().is_empty());
+        assert!(!online.changed());
+        online.text.push(b'x');
+        assert!(online.changed());
+    }
 }

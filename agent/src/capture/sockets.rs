@@ -20,16 +20,28 @@ const CLOSE_WAIT: &str = "08";
 /// Most namespaces that are looked into; what further ones listen on is not known. A node with that many is no storage node.
 pub const MAX_NAMESPACES: usize = 1024;
 
-/// Ports with the namespaces (inodes) in which something listens on them.
-pub type Listening = BTreeMap<u16, BTreeSet<u64>>;
+/// Sockets (inodes) that listen.
+pub type Listening = BTreeMap<u64, Listener>;
 
-/// Ports that something listens on in the agent's own namespace.
+/// Where a socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Local port.
+    pub port: u16,
+    /// Network namespace (inode).
+    pub namespace: u64,
+}
+
+/// What listens in the agent's own namespace.
 #[must_use]
 pub fn listening_here() -> Listening {
     let mut listening = Listening::new();
     if let Some(namespace) = namespace_of("self") {
         match diag::listening() {
-            Some(ports) => listening.extend(ports.into_iter().map(|port| (port, [namespace].into()))),
+            Some(sockets) => {
+                let here = |(socket, port)| (socket, Listener { port, namespace });
+                listening.extend(sockets.into_iter().map(here));
+            }
             None => drop(listeners("self", namespace, &mut listening)),
         }
     }
@@ -45,22 +57,6 @@ pub fn listening_elsewhere() -> Listening {
         here == Some(namespace) || listeners(process, namespace, &mut listening).is_some()
     });
     listening
-}
-
-/// The sockets (inodes) that listen on these local ports, in all namespaces.
-#[must_use]
-pub fn listening_sockets(watched: &[u16]) -> BTreeSet<u64> {
-    let mut sockets = BTreeSet::new();
-    for_each_namespace(|process, _| {
-        let read = for_each_socket(process, |Entry { port, state, inode }| {
-            if state == LISTEN && watched.contains(&port) {
-                sockets.insert(inode);
-            }
-            state == LISTEN
-        });
-        read.is_some()
-    });
-    sockets
 }
 
 /// How many connections are open on these local ports, in all namespaces.
@@ -82,9 +78,9 @@ pub fn open_connections(watched: &[u16]) -> u64 {
 /// Adds what listens in the namespace of this process; None: it is gone. The tables show listeners first, and reading stops
 /// behind them; the kernel has gone through all connections of the node by then.
 fn listeners(process: &str, namespace: u64, listening: &mut Listening) -> Option<()> {
-    for_each_socket(process, |Entry { port, state, .. }| {
+    for_each_socket(process, |Entry { port, state, inode }| {
         if state == LISTEN {
-            listening.entry(port).or_default().insert(namespace);
+            listening.insert(inode, Listener { port, namespace });
         }
         state == LISTEN
     })
@@ -174,9 +170,13 @@ mod tests {
     fn a_listener_and_its_connections_are_found_in_the_own_namespace() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let here = namespace_of("self").unwrap();
-        assert_eq!(listening_here().get(&address.port()), Some(&[here].into()));
-        assert!(!listening_elsewhere().values().any(|namespaces| namespaces.contains(&here)));
+        let (namespace, socket) = (namespace_of("self").unwrap(), rustix::fs::fstat(&listener).unwrap().st_ino);
+        let listens = Listener { port: address.port(), namespace };
+        assert_eq!(listening_here().get(&socket), Some(&listens));
+        let mut shown = Listening::new();
+        assert_eq!(listeners("self", namespace, &mut shown), Some(()));
+        assert_eq!(shown.get(&socket), Some(&listens), "the tables and the kernel's answer agree");
+        assert!(!listening_elsewhere().values().any(|listener| listener.namespace == namespace));
         assert_eq!(open_connections(&[address.port()]), 0);
         let _client = TcpStream::connect(address).unwrap();
         let _server = listener.accept().unwrap();

@@ -9,7 +9,7 @@ use crate::capture::{
 };
 use crate::health::Health;
 use crate::notices::{Notice, Notices};
-use crate::queue::{Entry, Producer};
+use crate::queue::{Entry, Producer, Room};
 use crate::rebuild::{Made, Rebuild};
 use crate::recorder::Recorder;
 use crate::stream::Line;
@@ -39,6 +39,7 @@ pub(super) struct Begin {
     pub(super) producer: Producer,
     pub(super) recorder: Option<Recorder>,
     pub(super) flush: Duration,
+    pub(super) ring_bytes: u64,
     pub(super) health: Arc<Health>,
     pub(super) notices: Notices,
     /// See `Writer::kept_below`.
@@ -69,6 +70,8 @@ pub(super) struct Audit {
 /// Where things go that come out of rebuild.
 struct Out {
     producer: Producer,
+    /// What the queue had left when it was last looked at, less what was put in since: what it has is never less.
+    room: Room,
     recorder: Option<Recorder>,
     clock: Clock,
 }
@@ -81,6 +84,7 @@ impl Audit {
             producer,
             recorder,
             flush,
+            ring_bytes,
             health,
             notices,
             kept_below,
@@ -91,7 +95,7 @@ impl Audit {
             rebuild.follow_moves();
         }
         let clock = Clock::default();
-        let out = Out { producer, recorder, clock };
+        let out = Out { producer, room: Room::default(), recorder, clock };
         let published = Instant::now();
         let status = capture.status();
         let coverage = coverage::of(&status, &rebuild);
@@ -100,7 +104,7 @@ impl Audit {
             capture,
             rebuild,
             out,
-            rest: Rest::new(flush, published),
+            rest: Rest::new(flush, ring_bytes, published),
             health,
             notices,
             cgroup_names: CgroupNames::new(),
@@ -125,9 +129,9 @@ impl Audit {
     pub(super) fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Acquire) {
             self.capture.wait(self.rest.longest_wait());
-            let any = self.turn().any;
+            let taken = self.turn().taken;
             let now = Instant::now();
-            if self.rest.turned(any, now) == Turn::RestsForLong {
+            if self.rest.turned(taken, now) == Turn::RestsForLong {
                 give_back();
             }
             if now.duration_since(self.followed) >= FOLLOW_EVERY {
@@ -138,6 +142,9 @@ impl Audit {
                 let status = self.capture.status();
                 self.speak(&status);
                 self.publish(status);
+            }
+            if let Some(pause) = self.rest.pause() {
+                std::thread::sleep(pause);
             }
         }
         let now_ns = self.capture.stop();
@@ -199,7 +206,7 @@ impl Audit {
     /// Says in the stream what there is to say. Not while the queue is full: what is lost waits in the book of gaps, which
     /// is bounded, until there is room to say it.
     fn speak(&mut self, status: &CaptureStatus) {
-        if !self.out.producer.has_room() {
+        if !self.out.has_room() {
             return;
         }
         let now_ns = monotonic_ns();
@@ -243,7 +250,7 @@ impl Out {
     /// Takes on everything that came out; without `windows` there is no kernel side to tell any more.
     fn all(&mut self, rebuild: &mut Rebuild, mut windows: Option<&mut Windows>) {
         loop {
-            rebuild.set_room(self.producer.has_room());
+            rebuild.set_room(self.has_room());
             let Some(made) = rebuild.next_made() else { break };
             match made {
                 Made::Record(line) => self.push(line, Vec::new(), false),
@@ -276,7 +283,16 @@ impl Out {
         noted.unwrap_or_default()
     }
 
+    /// The queue's lock is taken only when it may be full.
+    fn has_room(&mut self) -> bool {
+        if !self.room.is_any() {
+            self.room = self.producer.room();
+        }
+        self.room.is_any()
+    }
+
     fn push(&mut self, line: Line, announces: Vec<u64>, last: bool) {
+        self.room.take(line.bytes.len());
         let wall_ns = self.clock.wall_minus_monotonic_ns.saturating_add(i128::from(monotonic_ns()));
         self.producer.push(Entry {
             sequence: line.sequence,

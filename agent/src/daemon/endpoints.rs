@@ -11,7 +11,9 @@ use crate::health::Health;
 use crate::ledger::{Count, DropCause, Ledger};
 use crate::spool::Spool;
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
@@ -149,13 +151,14 @@ impl Endpoints {
     }
 
     /// Resolves when a worker has ended by itself: standard output was closed, or there is a bug.
-    pub(super) async fn ended(&mut self) {
-        loop {
-            if self.running.values().any(|running| running.task.is_finished()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+    pub(super) async fn ended(&self) {
+        // A worker has the other end of this for as long as it lives.
+        let mut ends: Vec<_> = self.running.values().map(|running| Box::pin(running.stop.closed())).collect();
+        poll_fn(|context| {
+            let ended = ends.iter_mut().any(|end| end.as_mut().poll(context).is_ready());
+            if ended { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Everything is in the spool: delivers it for so long, then says how much is left, and whether somebody died.

@@ -234,6 +234,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         producer,
         recorder,
         flush: Duration::from_millis(config.ring_flush_ms),
+        ring_bytes: config.ring_bytes,
         health: Arc::clone(&health),
         notices: notices.clone(),
         kept_below,

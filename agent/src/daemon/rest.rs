@@ -1,7 +1,9 @@
 //! How often the audit thread looks: at rest rarely, because each look costs whether or not there is anything to see.
 //!
-//! Under load the rings wake the thread by their watermark, so nothing here makes it slower.
+//! Under load the rings wake the thread by their watermark. For small operations that is often, and what a wake-up costs is more
+//! than what it finds: so after such a turn the rings are let be for a moment, if they have room for it.
 
+use crate::capture::Taken;
 use std::time::{Duration, Instant};
 
 /// Nothing has come for so long: the node rests.
@@ -17,12 +19,24 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// The same at rest.
 const PUBLISH_EVERY_AT_REST: Duration = Duration::from_secs(1);
 
+/// The longest pause after a turn under load.
+const PAUSE: Duration = Duration::from_millis(10);
+/// What is expected to come meanwhile is at most this part of a ring: it is only a guess.
+const PAUSE_FILLS: u64 = 8;
+/// A shorter pause is not worth one.
+const LEAST_PAUSE: Duration = Duration::from_millis(1);
+/// Samples of more bytes than this, on average, carry bodies. The kernel side waits for a word about those: no pause.
+const SMALL_SAMPLE: u64 = 8 * 1024;
+
 /// See the module.
 pub(super) struct Rest {
     flush: Duration,
+    ring_bytes: u64,
     /// When there last was a sample.
     active: Instant,
+    turned: Instant,
     turn: Turn,
+    pause: Option<Duration>,
 }
 
 /// What the latest look says.
@@ -40,15 +54,17 @@ pub(super) enum Turn {
 
 impl Rest {
     /// `flush`: the longest time that a sample waits in a ring while the node is active.
-    pub(super) const fn new(flush: Duration, now: Instant) -> Self {
-        Self { flush, active: now, turn: Turn::Active }
+    pub(super) const fn new(flush: Duration, ring_bytes: u64, now: Instant) -> Self {
+        Self { flush, ring_bytes, active: now, turned: now, turn: Turn::Active, pause: None }
     }
 
-    /// The rings have been drained; whether there was `any` sample.
-    pub(super) fn turned(&mut self, any: bool, now: Instant) -> Turn {
-        if any {
+    /// The rings have been drained, and gave this.
+    pub(super) fn turned(&mut self, taken: Taken, now: Instant) -> Turn {
+        if taken.samples > 0 {
             self.active = now;
         }
+        self.pause = self.pause_after(taken, now.duration_since(self.turned));
+        self.turned = now;
         let rested = now.duration_since(self.active);
         self.turn = match self.turn {
             _ if rested < AFTER => Turn::Active,
@@ -59,10 +75,27 @@ impl Rest {
         self.turn
     }
 
+    /// If what came in the last `time` goes on coming.
+    fn pause_after(&self, taken: Taken, time: Duration) -> Option<Duration> {
+        if taken.samples == 0 || taken.bytes / taken.samples > SMALL_SAMPLE {
+            return None;
+        }
+        let (room, came) = (self.ring_bytes / PAUSE_FILLS, taken.fullest.max(1));
+        let fills = time.as_nanos().saturating_mul(room.into()) / u128::from(came);
+        let fills = Duration::from_nanos(u64::try_from(fills).unwrap_or(u64::MAX));
+        let pause = fills.min(PAUSE).min(self.flush);
+        (pause >= LEAST_PAUSE).then_some(pause)
+    }
+
+    /// How long to let the rings be, before they are waited for.
+    pub(super) const fn pause(&self) -> Option<Duration> {
+        self.pause
+    }
+
     /// How long to wait for the rings.
     pub(super) fn longest_wait(&self) -> Duration {
         match self.turn {
-            Turn::Active => self.flush,
+            Turn::Active => self.flush.saturating_sub(self.pause.unwrap_or_default()),
             _ => self.flush.max(WAIT_AT_REST),
         }
     }
@@ -80,35 +113,64 @@ impl Rest {
 mod tests {
     use super::*;
 
+    const RING: u64 = 4 << 20;
+    const NOTHING: Taken = Taken { samples: 0, bytes: 0, fullest: 0 };
+    /// Too large for a pause.
+    const BODY: Taken = Taken { samples: 1, bytes: 32 * 1024, fullest: 32 * 1024 };
+
     #[test]
     fn it_rests_a_while_after_the_last_sample_and_wakes_with_the_next() {
         let start = Instant::now();
         let flush = Duration::from_millis(50);
-        let mut rest = Rest::new(flush, start);
+        let mut rest = Rest::new(flush, RING, start);
         assert_eq!((rest.longest_wait(), rest.publish_every()), (flush, PUBLISH_EVERY));
         let turns = [
-            (true, flush, Turn::Active),
-            (false, AFTER, Turn::Active),
-            (false, flush + AFTER, Turn::Rests),
-            (false, flush + LONG_AFTER, Turn::RestsForLong),
-            (false, flush * 2 + LONG_AFTER, Turn::StillRests),
-            (true, flush * 3 + LONG_AFTER, Turn::Active),
+            (BODY, flush, Turn::Active),
+            (NOTHING, AFTER, Turn::Active),
+            (NOTHING, flush + AFTER, Turn::Rests),
+            (NOTHING, flush + LONG_AFTER, Turn::RestsForLong),
+            (NOTHING, flush * 2 + LONG_AFTER, Turn::StillRests),
+            (BODY, flush * 3 + LONG_AFTER, Turn::Active),
             // A wait of seconds goes past the short rest.
-            (false, flush * 3 + LONG_AFTER * 2, Turn::RestsForLong),
+            (NOTHING, flush * 3 + LONG_AFTER * 2, Turn::RestsForLong),
         ];
-        for (any, after, turn) in turns {
-            assert_eq!(rest.turned(any, start + after), turn, "{after:?}");
+        for (taken, after, turn) in turns {
+            assert_eq!(rest.turned(taken, start + after), turn, "{after:?}");
             let expected =
                 if turn == Turn::Active { (flush, PUBLISH_EVERY) } else { (WAIT_AT_REST, PUBLISH_EVERY_AT_REST) };
-            assert_eq!((rest.longest_wait(), rest.publish_every()), expected);
+            assert_eq!((rest.longest_wait(), rest.publish_every(), rest.pause()), (expected.0, expected.1, None));
         }
     }
 
     #[test]
     fn a_longer_flush_stays_as_it_was_asked_for() {
         let start = Instant::now();
-        let mut rest = Rest::new(WAIT_AT_REST * 4, start);
-        assert_eq!(rest.turned(false, start + AFTER * 9), Turn::RestsForLong);
+        let mut rest = Rest::new(WAIT_AT_REST * 4, RING, start);
+        assert_eq!(rest.turned(NOTHING, start + AFTER * 9), Turn::RestsForLong);
         assert_eq!(rest.longest_wait(), WAIT_AT_REST * 4);
+    }
+
+    #[test]
+    fn after_small_samples_the_rings_are_let_be_for_as_long_as_they_have_room() {
+        let flush = Duration::from_millis(50);
+        let small = |kib: u64| Taken { samples: kib, bytes: kib * 1024, fullest: kib * 512 };
+        let pause = |flush, ring_bytes, taken| {
+            let start = Instant::now();
+            let mut rest = Rest::new(flush, ring_bytes, start);
+            rest.turned(taken, start + PAUSE);
+            assert_eq!(rest.longest_wait() + rest.pause().unwrap_or_default(), flush);
+            rest.pause()
+        };
+        assert_eq!(pause(flush, RING, NOTHING), None);
+        assert_eq!(pause(flush, RING, BODY), None);
+        assert_eq!(pause(flush, RING, small(100)), Some(PAUSE));
+        // An eighth of the ring in 10 ms, and twice as much.
+        assert_eq!(pause(flush, RING, small(1024)), Some(PAUSE));
+        assert_eq!(pause(flush, RING, small(2048)), Some(PAUSE / 2));
+        assert_eq!(pause(flush, RING, small(16 * 1024)), None);
+        assert_eq!(pause(flush, 8192, small(8)), Some(PAUSE * 1024 / 4096));
+        assert_eq!(pause(flush, 8192, small(64)), None);
+        assert_eq!(pause(LEAST_PAUSE * 2, RING, small(100)), Some(LEAST_PAUSE * 2));
+        assert_eq!(pause(LEAST_PAUSE / 2, RING, small(100)), None);
     }
 }

@@ -6,7 +6,7 @@ use crate::daemon::{RunError, capture_settings};
 use crate::deliver::webhook::Webhook;
 use crate::exit::Exit;
 use crate::status;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::{fs::MetadataExt as _, net::UnixStream};
 use std::path::{Path, PathBuf};
@@ -120,7 +120,10 @@ impl Facts {
         let settings = CaptureSettings { ports: Vec::new(), ..capture_settings(config) };
         let (backends, capture) = tried(settings);
         let listening = [sockets::listening_here(), sockets::listening_elsewhere()];
-        let namespaces = |port| listening.iter().filter_map(|seen| seen.get(&port)).flatten().copied().collect();
+        let namespaces = |port| {
+            let on_it = listening.iter().flat_map(BTreeMap::values).filter(|listener| listener.port == port);
+            on_it.map(|listener| listener.namespace).collect()
+        };
         Self {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             architecture: std::env::consts::ARCH,

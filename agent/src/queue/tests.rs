@@ -25,16 +25,16 @@ fn count(records: u64, bytes: u64) -> Count {
 fn a_full_queue_says_so_and_books_what_is_refused() {
     let (producer, mut consumer, ledger) = small();
     producer.push(entry("aaaa"));
-    assert!(producer.has_room());
+    assert!(producer.room().is_any());
     producer.push(entry("bbbbbbb"));
-    assert!(!producer.has_room(), "11 bytes wait");
+    assert!(!producer.room().is_any(), "11 bytes wait");
     assert_eq!(producer.refuse(), DropCause::QueueFull);
     consumer.take(SOON);
     for _ in 0..3 {
-        assert!(producer.has_room());
+        assert!(producer.room().is_any());
         producer.push(entry(""));
     }
-    assert!(!producer.has_room(), "3 records wait");
+    assert!(!producer.room().is_any(), "3 records wait");
     producer.push(entry("one that has to be said"));
     let books = ledger.books();
     assert_eq!((books.made, books.queued, books.dropped.queue_full), (count(7, 34), count(4, 23), count(1, 0)));
@@ -87,7 +87,7 @@ fn after_the_end_everything_is_dropped_for_its_cause() {
     consumer.take(BatchLimits { records: 1, ..SOON });
     ledger.stored(count(1, 1));
     assert_eq!(consumer.close(DropCause::Shutdown), count(2, 2));
-    assert!(!producer.has_room());
+    assert!(!producer.room().is_any());
     producer.push(entry("d"));
     assert_eq!(producer.refuse(), DropCause::Shutdown);
     let books = ledger.books();
@@ -125,7 +125,7 @@ proptest! {
                 Step::Offer(len) => {
                     let entry = entry(vec![nth; len]);
                     let fits = model.len() < 3 && Entry::count_all(&model).bytes < 10;
-                    prop_assert_eq!(producer.has_room(), fits);
+                    prop_assert_eq!(producer.room().is_any(), fits);
                     if fits {
                         producer.push(entry.clone());
                         model.push(entry);

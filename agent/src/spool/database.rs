@@ -23,6 +23,9 @@ const CHECKPOINT_PAGES: u32 = 1024;
 /// The journal is cut back to this when it begins anew.
 const JOURNAL_BYTES: u64 = 40 << 20;
 
+/// Pages that a connection keeps: two frames of the usual size. Each is written once and read once, so more would only lie there.
+const CACHE_KIB: u32 = 2048;
+
 /// Others only read, so nothing takes long.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -141,7 +144,9 @@ impl Database {
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, Fault> {
         let sql = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         sql.busy_timeout(BUSY)?;
-        sql.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192; PRAGMA mmap_size = 0;")?;
+        sql.execute_batch(&format!(
+            "PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0;"
+        ))?;
         Ok(Self { sql, path: path.to_owned() })
     }
 

@@ -44,6 +44,8 @@ struct Writer {
     aside_pages: u64,
     /// `known` has what the database has not.
     dirty: bool,
+    /// Something was written that was not forced to the disk.
+    unsynced: bool,
     _lock: Lock,
 }
 
@@ -60,7 +62,8 @@ impl Disk {
         let (mut known, damaged) = Known::reconcile(contents, said, None);
         known.state.set_readers(readers);
         known.forget_gone();
-        let writer = Writer { database: Some(database), tail, aside_pages: 0, dirty: true, _lock: lock };
+        let writer =
+            Writer { database: Some(database), tail, aside_pages: 0, dirty: true, unsynced: true, _lock: lock };
         let recovered = Recovered {
             mark: known.state.mark.clone(),
             frames: known.index.len() as u64,
@@ -115,6 +118,7 @@ impl Disk {
         let number = state.newest + 1;
         let (row, head) = Row::new(number, key, mark, lines).ok_or(Fault::TooLarge)?;
         let room = self.room(writer, &row)?;
+        writer.unsynced = true;
         let database = self.database(writer)?;
         let mut dropped: BTreeMap<String, Count> = BTreeMap::new();
         // Held from the first drop to the end, so that no frame is both dropped and handed out.
@@ -269,7 +273,7 @@ impl Disk {
         known.forget_gone();
         say(&mut writer.tail, &known.state);
         drop(known);
-        writer.dirty = true;
+        (writer.dirty, writer.unsynced) = (true, true);
         if self.settings.sync == SpoolSync::Always {
             self.write_or_repair(&mut writer, &[]).map_err(|fault| self.failed(&fault))?;
         }
@@ -287,12 +291,19 @@ impl Disk {
             if writer.dirty {
                 self.write_or_repair(&mut writer, &[]).map_err(|fault| self.failed(&fault))?;
             }
-            if self.settings.sync == SpoolSync::Never {
+            if self.settings.sync == SpoolSync::Never || !std::mem::take(&mut writer.unsynced) {
                 return Ok(());
             }
-            writer.tail.sync().map_err(|error| self.failed(&Fault::Io(error.to_string())))?;
+            if let Err(error) = writer.tail.sync() {
+                writer.unsynced = true;
+                return Err(self.failed(&Fault::Io(error.to_string())));
+            }
         }
-        sync_journal(&self.settings.dir.join(FILE)).map_err(|error| self.failed(&Fault::Io(error.to_string())))
+        // Without the lock: what is written meanwhile is for the next time.
+        sync_journal(&self.settings.dir.join(FILE)).map_err(|error| {
+            self.writer().unsynced = true;
+            self.failed(&Fault::Io(error.to_string()))
+        })
     }
 
     /// What is due once a second.
@@ -314,6 +325,7 @@ impl Disk {
 
     /// Brings the database to what is known, deletes these frames, and cuts a long file that is empty.
     fn write(&self, writer: &mut Writer, damaged: &[u64]) -> Result<(), Fault> {
+        writer.unsynced = true;
         let (state, empty) = {
             let known = self.known();
             (known.state.clone(), known.index.is_empty())

@@ -250,6 +250,8 @@ enum Store {
 struct Inner {
     store: Store,
     appended: watch::Sender<u64>,
+    /// The newest run that was given up.
+    given_up: watch::Sender<u64>,
     /// Dropped before the store: the thread that syncs ends.
     _ticker: Option<disk::Ticker>,
 }
@@ -281,7 +283,10 @@ impl Spool {
     }
 
     fn new(store: Store, newest: u64, ticker: Option<disk::Ticker>) -> Self {
-        Self(Arc::new(Inner { store, appended: watch::Sender::new(newest), _ticker: ticker }))
+        let (appended, given_up) = (watch::Sender::new(newest), watch::Sender::new(0));
+        let spool = Self(Arc::new(Inner { store, appended, given_up, _ticker: ticker }));
+        spool.tell_given_up();
+        spool
     }
 
     /// Keeps these lines as one frame. `mark` tells of the last of them; `announced` are the runs that are said in them. All of
@@ -295,6 +300,7 @@ impl Spool {
         if let Appended::Stored { number, .. } = appended {
             self.0.appended.send_replace(number);
         }
+        self.tell_given_up();
         appended
     }
 
@@ -305,7 +311,11 @@ impl Spool {
     pub fn next(&self, reader: &str, after: u64) -> Result<Option<Frame>, SpoolError> {
         self.read(|state| state.cursor(reader)).ok_or_else(|| SpoolError::NoReader(reader.to_owned()))?;
         match &self.0.store {
-            Store::Disk(disk) => disk.next(reader, after),
+            Store::Disk(disk) => {
+                let next = disk.next(reader, after);
+                self.tell_given_up();
+                next
+            }
             Store::Memory(memory) => Ok(memory.next(after)),
         }
     }
@@ -334,10 +344,12 @@ impl Spool {
         let GivenUp { cause, reader, instance_id, first, last, records, bytes, .. } = given_up;
         let instance_id = instance_id.as_str().into();
         let range = Range { instance_id, first: *first, last: *last, records: *records, bytes: *bytes };
-        match &self.0.store {
+        let noted = match &self.0.store {
             Store::Disk(disk) => disk.change(|state| state.note(*cause, reader.clone(), &range)),
             Store::Memory(memory) => Ok(memory.give_up(*cause, reader.clone(), &range)),
-        }
+        };
+        self.tell_given_up();
+        noted
     }
 
     /// The runs that were not announced yet. What is returned changes no more until it is announced: later losses are runs of
@@ -398,6 +410,18 @@ impl Spool {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.appended.subscribe()
+    }
+
+    /// Tells whenever there is more in [`Spool::given_up`]. What is found damaged while nobody reads or appends is told with the
+    /// next read or append.
+    #[must_use]
+    pub fn watch_given_up(&self) -> watch::Receiver<u64> {
+        self.0.given_up.subscribe()
+    }
+
+    fn tell_given_up(&self) {
+        let newest = self.read(|state| state.last_id);
+        self.0.given_up.send_if_modified(|told| std::mem::replace(told, newest) != newest);
     }
 
     /// Writes what is not in the database yet, and forces it to the disk unless that is never done.

@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use rusty_s3::Method;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
+use s3auditd_tests::daemon::Status;
 use s3auditd_tests::expect;
 use s3auditd_tests::gateway::{Gateway, raw, s3s};
 use s3auditd_tests::http::Connection;
-use s3auditd_tests::world::{After, World};
+use s3auditd_tests::world::{After, PATIENCE, World};
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -232,7 +233,11 @@ fn small_ring() -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     })?;
-    // How many there will be is not known; what is in the rings when the daemon is told to end is still read.
+    // How many records there will be is not known, but every call owes a sample, and all are counted before the daemon is told
+    // to end; what is in the rings by then is still read.
+    let owed = kernel_calls.load(Ordering::Relaxed);
+    let accounted = |status: &Status| status.ring("emitted") + status.lost() + status.kernel("skipped_calls");
+    world.daemon.status_when(PATIENCE, |status| accounted(status) >= owed)?;
     let after = world.settle(1)?;
     let (emitted, lost) = (after.status.ring("emitted"), after.status.lost());
     let skipped = after.status.kernel("skipped_calls");
@@ -240,11 +245,11 @@ fn small_ring() -> anyhow::Result<()> {
     after.status.ring_agrees()?;
     anyhow::ensure!(lost > 0, "nothing was lost: the ring was not too small for this load, so nothing is shown");
     // Every call of the gateway owes a sample, and a connection at most four more for its lifecycle.
-    let (least, most) = (kernel_calls.load(Ordering::Relaxed), 4 * LOADERS as u64);
-    let counted = emitted + lost + skipped;
+    let most = 4 * LOADERS as u64;
+    let counted = accounted(&after.status);
     anyhow::ensure!(
-        (least..=least + most).contains(&counted),
-        "the gateway made {least} calls; emitted {emitted} + lost {lost} + skipped {skipped} = {counted}"
+        (owed..=owed + most).contains(&counted),
+        "the gateway made {owed} calls; emitted {emitted} + lost {lost} + skipped {skipped} = {counted}"
     );
     expect::none_wrong(&calls, &after.records)
 }

@@ -1,13 +1,13 @@
 //! Plaintext of the gateway's TLS: finds its library, puts probes there, says what was found.
 //!
-//! A thread of its own looks who serves the watched ports, and into their files; that may take a while. Capture's thread
-//! attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
+//! The thread that looks who listens also looks into the files of who serves the watched ports; that may take a while.
+//! Capture's thread attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
 mod go;
 mod served;
 mod symbols;
 
-use super::{attach::AsPod, grace::monotonic_ns, status::TlsStatus};
+use super::{attach::AsPod, grace::monotonic_ns, lookout::News, status::TlsStatus};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
@@ -21,17 +21,14 @@ use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
 use served::{FileId, Served, Serving};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::{info, warn};
 
-/// How often it is looked who serves.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long the probes stay in a file that nobody serves from: a gateway that is restarted is covered from its first
 /// connection on.
 const KEPT_FOR: Duration = Duration::from_secs(600);
@@ -59,7 +56,8 @@ enum Library {
 
 /// See the module.
 pub struct Tls {
-    shared: Arc<Shared>,
+    /// What the last look that showed a change has found.
+    news: News<BTreeMap<FileId, Found>>,
     files: HashMap<MapData, u32, AsPod<TlsFile>>,
     /// Every file that is served from, with what became of it.
     covered: BTreeMap<FileId, Covered>,
@@ -81,47 +79,28 @@ struct Probes {
     links: Vec<(&'static str, UProbeLinkId)>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    stop: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// What the last look that showed a change has found, until it is taken.
-    news: Option<BTreeMap<FileId, Found>>,
-    stop: bool,
-}
-
 impl Tls {
-    /// Loads the programs, covers who serves now, and starts the thread.
-    ///
-    /// # Errors
-    /// The thread could not be started.
+    /// Loads the programs and covers who has these listening sockets now. The finder is for the thread that looks on.
     pub fn start(
         ebpf: &mut Ebpf,
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
-        ports: &[u16],
-    ) -> std::io::Result<Self> {
+        sockets: BTreeSet<u64>,
+    ) -> (Self, Finder) {
         let refused = load(ebpf).err();
         if let Some(reason) = &refused {
             warn!(%reason, "the kernel takes no probes in the gateway's code: TLS is not read");
         }
-        let mut finder = Finder { ports: ports.to_vec(), ..Finder::default() };
-        let shared = Arc::new(Shared::default());
-        let mut tls = Self { shared: Arc::clone(&shared), files, covered: BTreeMap::new(), next_number: 0, refused };
-        if let Some(found) = finder.look() {
-            tls.cover(ebpf, found);
-        }
-        thread::Builder::new().name("tls-finder".to_owned()).spawn(move || shared.run(&mut finder))?;
-        Ok(tls)
+        let mut finder = Finder::default();
+        let news = finder.news.clone();
+        let mut tls = Self { news, files, covered: BTreeMap::new(), next_number: 0, refused };
+        finder.look(sockets);
+        tls.keep_up(ebpf);
+        (tls, finder)
     }
 
     /// Attaches and detaches what the last look calls for. Cheap if that is nothing.
     pub fn keep_up(&mut self, ebpf: &mut Ebpf) {
-        let news = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).news.take();
-        if let Some(news) = news {
+        if let Some(news) = self.news.take() {
             self.cover(ebpf, news);
         }
     }
@@ -225,13 +204,6 @@ impl Tls {
     }
 }
 
-impl Drop for Tls {
-    fn drop(&mut self) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
-        self.shared.stop.notify_one();
-    }
-}
-
 fn load(ebpf: &mut Ebpf) -> Result<(), String> {
     if !cfg!(target_arch = "x86_64") {
         return Err("the probes read x86-64 registers".to_owned());
@@ -261,34 +233,19 @@ fn names(found: &Found) -> Vec<String> {
     found.processes.iter().map(|process| format!("{}[{}]", process.comm, process.pid)).collect()
 }
 
-impl Shared {
-    fn run(&self, finder: &mut Finder) {
-        loop {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let waited = self.stop.wait_timeout_while(state, LOOK_EVERY, |state| !state.stop);
-            if waited.unwrap_or_else(PoisonError::into_inner).0.stop {
-                return;
-            }
-            // Without the lock: looking into a file takes a while.
-            if let Some(found) = finder.look() {
-                self.state.lock().unwrap_or_else(PoisonError::into_inner).news = Some(found);
-            }
-        }
-    }
-}
-
+/// Looks into the files of who serves.
 #[derive(Default)]
-struct Finder {
-    ports: Vec<u16>,
+pub struct Finder {
     serving: Serving,
     /// What is served from now: a file is looked into once.
     known: BTreeMap<FileId, Found>,
+    news: News<BTreeMap<FileId, Found>>,
 }
 
 impl Finder {
-    /// None: as before.
-    fn look(&mut self) -> Option<BTreeMap<FileId, Found>> {
-        let served = self.serving.look(&self.ports)?;
+    /// Tells what has changed about who has these listening sockets (inodes).
+    pub fn look(&mut self, sockets: BTreeSet<u64>) {
+        let Some(served) = self.serving.look(sockets) else { return };
         let mut before = std::mem::take(&mut self.known);
         for process in served {
             let id = process.file;
@@ -301,7 +258,7 @@ impl Finder {
                 self.known.insert(id, found);
             }
         }
-        Some(self.known.clone())
+        self.news.put(self.known.clone());
     }
 }
 

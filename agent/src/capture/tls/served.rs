@@ -1,6 +1,5 @@
 //! Which processes serve the watched ports, and from which files they run. Looks at every process only when it may have to.
 
-use crate::capture::sockets;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -46,9 +45,8 @@ fn file_of(pid: u32) -> Option<FileId> {
 }
 
 impl Serving {
-    /// Everybody who has a listener on one of these ports; None: nothing has changed since the last look.
-    pub fn look(&mut self, ports: &[u16]) -> Option<Vec<Served>> {
-        let sockets = sockets::listening_sockets(ports);
+    /// Everybody who has one of these listening sockets (inodes); None: nothing has changed since the last look.
+    pub fn look(&mut self, sockets: BTreeSet<u64>) -> Option<Vec<Served>> {
         let same = sockets == self.sockets
             && self.looked.is_some_and(|looked| looked.elapsed() < AT_LEAST_EVERY)
             && self.processes.iter().all(|(pid, file)| file_of(*pid) == Some(*file));
@@ -95,15 +93,14 @@ mod tests {
     #[test]
     fn a_listener_of_ours_is_ours_and_only_changes_are_told() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let sockets = BTreeSet::from([rustix::fs::fstat(&listener).unwrap().st_ino]);
         let mut serving = Serving::default();
-        let served = serving.look(&[port]).unwrap();
+        let served = serving.look(sockets.clone()).unwrap();
         let own = std::process::id();
         assert_eq!(served.iter().map(|one| one.pid).collect::<Vec<_>>(), [own]);
         assert_eq!(Some(served[0].file), file_of(own));
-        assert_eq!(serving.look(&[port]), None);
-        drop(listener);
-        assert_eq!(serving.look(&[port]), Some(Vec::new()));
+        assert_eq!(serving.look(sockets), None);
+        assert_eq!(serving.look(BTreeSet::new()), Some(Vec::new()));
     }
 
     #[test]

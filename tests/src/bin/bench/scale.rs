@@ -31,9 +31,9 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         let mark = watch.mark()?;
         client.offer(5_000, 1, Duration::from_secs(2 * bench.seconds()))?;
         let cost = watch.cost_since(&mark)?;
-        let (resident, before) = (usage::resident_bytes(pid)?, usage::fine_cpu(pid)?);
+        let (resident, before) = (usage::resident_bytes(pid)?, usage::by_thread(pid)?);
         std::thread::sleep(rest);
-        let idle = usage::fine_cpu(pid)?.saturating_sub(before).as_secs_f64() / rest.as_secs_f64() * 100.0;
+        let idle = usage::fine_cpu_since(pid, &before)?.as_secs_f64() / rest.as_secs_f64() * 100.0;
         let name = |what: &str| format!("{connections} connections: {what}");
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         report.figure(PART, name("resident before"), "MiB", Spread::one(mib(empty)));

@@ -1,6 +1,8 @@
 //! What a process costs, as the kernel books it.
 
 use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,13 +24,21 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// CPU time of the threads that live now, in nanoseconds; what runs right now is brought up to date at each tick.
-pub(crate) fn fine_cpu(pid: u32) -> anyhow::Result<Duration> {
-    let mut all = Duration::ZERO;
+/// CPU time of each thread that lives now, in nanoseconds; what runs right now is brought up to date at each tick.
+pub(crate) fn by_thread(pid: u32) -> anyhow::Result<BTreeMap<OsString, Duration>> {
+    let mut threads = BTreeMap::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        all += of_thread(&task?.path().join("schedstat"));
+        let task = task?;
+        threads.insert(task.file_name(), of_thread(&task.path().join("schedstat")));
     }
-    Ok(all)
+    Ok(threads)
+}
+
+/// What the process took from then on, but for threads that have ended since.
+pub(crate) fn fine_cpu_since(pid: u32, before: &BTreeMap<OsString, Duration>) -> anyhow::Result<Duration> {
+    let since =
+        |(thread, now): (OsString, Duration)| now.saturating_sub(before.get(&thread).copied().unwrap_or_default());
+    Ok(by_thread(pid)?.into_iter().map(since).sum())
 }
 
 /// The same of the thread that asks.
@@ -69,7 +79,7 @@ mod tests {
     fn this_process_costs_something() {
         let pid = std::process::id();
         assert!(resident_bytes(pid).unwrap() > 0);
-        assert!(fine_cpu(pid).unwrap() > Duration::ZERO);
+        assert!(fine_cpu_since(pid, &BTreeMap::new()).unwrap() > Duration::ZERO);
         assert!(cpu(pid).is_ok());
     }
 }
