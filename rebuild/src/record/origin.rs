@@ -137,6 +137,7 @@ mod tests {
             cgroup_id: 3,
             comm: "minio".to_owned(),
             preexisting: false,
+            tls: None,
         }
     }
 
