@@ -4,6 +4,7 @@
 //! attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
 mod go;
+mod library;
 mod served;
 mod symbols;
 
@@ -11,19 +12,15 @@ use super::{attach::AsPod, grace::monotonic_ns, status::TlsStatus};
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
-    programs::{
-        UProbe,
-        uprobe::{UProbeAttachPoint, UProbeLinkId, UProbeScope},
-    },
 };
-use go::GoTls;
+use library::{Library, Probes, Programs};
 use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
 use served::{FileId, Served, Serving};
 use std::{
     collections::BTreeMap,
     fs::File,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -38,23 +35,14 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 /// The kernel side has room for so many files at once; beyond it they are named as not covered.
 const MAX_FILES: usize = 256;
 
-const RECEIVED: &str = "go_tls_received";
-const SENT: &str = "go_tls_sent";
-
 /// What a file was found to be.
 #[derive(Clone, Debug)]
 struct Found {
     processes: Vec<Served>,
     /// Kept open: what is attached to is what was looked into.
     file: Arc<File>,
-    library: Library,
-}
-
-#[derive(Clone, Debug)]
-enum Library {
-    Go(GoTls),
-    /// None that is known; or why it is not understood.
-    Unknown(String),
+    /// Err: it has none that is known; or why it is not understood.
+    library: Result<Library, String>,
 }
 
 /// See the module.
@@ -64,8 +52,7 @@ pub struct Tls {
     /// Every file that is served from, with what became of it.
     covered: BTreeMap<FileId, Covered>,
     next_number: u32,
-    /// Why the kernel takes no probes at all.
-    refused: Option<String>,
+    programs: Programs,
 }
 
 struct Covered {
@@ -73,12 +60,6 @@ struct Covered {
     probes: Result<Probes, String>,
     /// Nobody serves from it any more.
     left: Option<Instant>,
-}
-
-struct Probes {
-    /// What the kernel side knows the file by.
-    number: u32,
-    links: Vec<(&'static str, UProbeLinkId)>,
 }
 
 #[derive(Default)]
@@ -104,13 +85,13 @@ impl Tls {
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
         ports: &[u16],
     ) -> std::io::Result<Self> {
-        let refused = load(ebpf).err();
-        if let Some(reason) = &refused {
-            warn!(%reason, "the kernel takes no probes in the gateway's code: TLS is not read");
+        let programs = Programs::load(ebpf, go::PROGRAMS);
+        for (program, reason) in programs.refused() {
+            warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
         }
         let mut finder = Finder { ports: ports.to_vec(), ..Finder::default() };
         let shared = Arc::new(Shared::default());
-        let mut tls = Self { shared: Arc::clone(&shared), files, covered: BTreeMap::new(), next_number: 0, refused };
+        let mut tls = Self { shared: Arc::clone(&shared), files, covered: BTreeMap::new(), next_number: 0, programs };
         if let Some(found) = finder.look() {
             tls.cover(ebpf, found);
         }
@@ -132,17 +113,15 @@ impl Tls {
     }
 
     fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
-        let (library, version) = match &found.library {
-            Library::Go(go) => ("go crypto/tls", go.version.as_str()),
-            Library::Unknown(_) => ("", ""),
-        };
+        let (library, version) =
+            found.library.as_ref().map_or(("", ""), |library| (library.name, library.version.as_str()));
         let connections = probes.as_ref().map_or(0, |probes| self.files.get(&probes.number, 0).map_or(0, |f| f.0.tied));
         let of_process = |process: &Served| TlsStatus {
             pid: process.pid,
             comm: process.comm.clone(),
             library: library.to_owned(),
             version: version.to_owned(),
-            probes: probes.as_ref().map_or(0, |probes| probes.links.len()),
+            probes: probes.as_ref().map_or(0, Probes::len),
             connections,
             problem: probes.as_ref().err().cloned().unwrap_or_default(),
         };
@@ -166,7 +145,7 @@ impl Tls {
             let probes = self.attach(ebpf, &found);
             match &probes {
                 Ok(probes) => {
-                    info!(processes = ?names(&found), probes = probes.links.len(), "TLS is read as plaintext")
+                    info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
                 }
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
@@ -175,42 +154,19 @@ impl Tls {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
-        let go = match &found.library {
-            Library::Go(go) => go,
-            Library::Unknown(why) => return Err(why.clone()),
-        };
-        if let Some(refused) = &self.refused {
-            return Err(refused.clone());
-        }
+        let library = found.library.as_ref().map_err(Clone::clone)?;
         if self.covered.len() >= MAX_FILES {
             return Err(format!("more than {MAX_FILES} files"));
         }
         self.next_number = self.next_number.wrapping_add(1);
-        let mut probes = Probes { number: self.next_number, links: Vec::new() };
-        // By descriptor: the very file that was looked into, whatever has become of its name and its process.
-        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
-        let attached = [(RECEIVED, go.received, go.conn_slot), (SENT, go.sent, 0)].into_iter().try_for_each(
-            |(program, offset, own)| {
-                let told = u64::from(probes.number) << 32 | u64::from(own);
-                let point = UProbeAttachPoint { location: offset.into(), cookie: Some(told) };
-                let link = uprobe(ebpf, program)?
-                    .attach(point, &path, UProbeScope::AllProcesses)
-                    .map_err(|error| super::attach::chain(&error))?;
-                probes.links.push((program, link));
-                Ok(())
-            },
-        );
+        let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
         // From here on every byte of plaintext is seen.
         let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), tied: 0 });
-        let told =
-            attached.and_then(|()| self.files.insert(probes.number, ready, 0).map_err(|error| error.to_string()));
-        match told {
-            Ok(()) => Ok(probes),
-            Err(why) => {
-                detach(ebpf, probes);
-                Err(why)
-            }
+        if let Err(error) = self.files.insert(probes.number, ready, 0) {
+            probes.detach(ebpf);
+            return Err(error.to_string());
         }
+        Ok(probes)
     }
 
     fn uncover_what_was_left(&mut self, ebpf: &mut Ebpf) {
@@ -219,7 +175,7 @@ impl Tls {
             if let Ok(probes) = covered.probes {
                 // It may be that nobody has put it there.
                 let _ = self.files.remove(&probes.number);
-                detach(ebpf, probes);
+                probes.detach(ebpf);
             }
         }
     }
@@ -229,31 +185,6 @@ impl Drop for Tls {
     fn drop(&mut self) {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
         self.shared.stop.notify_one();
-    }
-}
-
-fn load(ebpf: &mut Ebpf) -> Result<(), String> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err("the probes read x86-64 registers".to_owned());
-    }
-    for program in [RECEIVED, SENT] {
-        uprobe(ebpf, program)?.load().map_err(|error| super::attach::chain(&error))?;
-    }
-    Ok(())
-}
-
-fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.try_into().map_err(|error| super::attach::chain(&error))
-}
-
-fn detach(ebpf: &mut Ebpf, probes: Probes) {
-    for (program, link) in probes.links {
-        let detached = uprobe(ebpf, program)
-            .and_then(|program| program.detach(link).map_err(|error| super::attach::chain(&error)));
-        if let Err(reason) = detached {
-            warn!(program, %reason, "a probe could not be taken out");
-        }
     }
 }
 
@@ -314,9 +245,9 @@ fn look_into(process: Served) -> Option<Found> {
     }
     let cache = ReadCache::new(file.try_clone().ok()?);
     let library = match symbols::Elf::parse(&cache).map(|elf| go::find(&elf)) {
-        Some(Ok(Some(go))) => Library::Go(go),
-        Some(Ok(None)) | None => Library::Unknown("no TLS library that is known".to_owned()),
-        Some(Err(why)) => Library::Unknown(why),
+        Some(Ok(Some(go))) => Ok(go.into()),
+        Some(Ok(None)) | None => Err("no TLS library that is known".to_owned()),
+        Some(Err(why)) => Err(why),
     };
     Some(Found { processes: vec![process], file: Arc::new(file), library })
 }
