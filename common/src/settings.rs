@@ -57,6 +57,33 @@ pub struct ConnectionState {
     pub plaintext: [u32; 2],
     /// The library's object for the TLS on this connection: an address in the gateway's memory, only compared.
     pub tls_object: u64,
+    /// The object whose call the connection's bytes last moved in; 0: none, or it has begun something new.
+    pub tls_tied: u64,
+    /// Process of that object.
+    pub tls_process: u64,
+}
+
+/// What a probe in OpenSSL is told: the `own` number of its attach cookie.
+pub mod openssl {
+    /// The function's result is a length; otherwise it is 1, and the length is where the last argument points to.
+    pub const RESULT_IS_LENGTH: u32 = 1;
+    /// The last argument is the fifth and not the fourth.
+    pub const DONE_IS_FIFTH: u32 = 2;
+    /// What moved is in no buffer of the process.
+    pub const NO_BUFFER: u32 = 4;
+    const ROLE_SHIFT: u32 = 16;
+
+    /// With the place in an object of the word that is 0 in a client's; 0: not known.
+    #[must_use]
+    pub const fn own(flags: u32, role_at: u16) -> u32 {
+        flags | (role_at as u32) << ROLE_SHIFT
+    }
+
+    /// See [`own`].
+    #[must_use]
+    pub const fn role_at(own: u32) -> u16 {
+        (own >> ROLE_SHIFT) as u16
+    }
 }
 
 /// A file in which TLS is probed, by the number that the agent gave it.

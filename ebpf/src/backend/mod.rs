@@ -3,6 +3,7 @@
 
 mod function;
 mod go_tls;
+pub mod openssl;
 pub mod probe;
 mod registers;
 mod socket;
@@ -78,6 +79,9 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         }
     }
     // Behind the mark: a call that several programs see is counted once.
+    if let Some(state) = state {
+        openssl::tie(state, cookie, sock);
+    }
     if layer_of(state) as u8 != Layer::Socket as u8 {
         // Its plaintext is read where the gateway has it.
         return count(program, KernelCounter::CiphertextBytes, result as u64);

@@ -5,6 +5,7 @@
 
 mod go;
 mod library;
+mod openssl;
 mod served;
 mod symbols;
 
@@ -85,9 +86,12 @@ impl Tls {
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
         ports: &[u16],
     ) -> std::io::Result<Self> {
-        let programs = Programs::load(ebpf, go::PROGRAMS);
+        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS));
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
+        }
+        if let Err(reason) = openssl::switch_on(ebpf) {
+            warn!(%reason, "the kernel does not take what OpenSSL needs: its TLS is not read");
         }
         let mut finder = Finder { ports: ports.to_vec(), ..Finder::default() };
         let shared = Arc::new(Shared::default());
@@ -109,7 +113,10 @@ impl Tls {
 
     /// Each process that serves a watched port.
     pub fn status(&self) -> Vec<TlsStatus> {
-        self.covered.values().flat_map(|covered| self.status_of(covered)).collect()
+        let all: Vec<_> = self.covered.values().flat_map(|covered| self.status_of(covered)).collect();
+        // Of a process with a library of its own file: that its program has none says nothing.
+        let has_library = |pid| all.iter().any(|one: &TlsStatus| one.pid == pid && !one.library.is_empty());
+        all.iter().filter(|one| !one.library.is_empty() || !has_library(one.pid)).cloned().collect()
     }
 
     fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
@@ -236,18 +243,27 @@ impl Finder {
     }
 }
 
-/// None: the process has gone.
+/// None: the process has gone, or the file is no library after all.
 fn look_into(process: Served) -> Option<Found> {
-    let file = File::open(served::executable(process.pid)).ok()?;
+    let file = File::open(&process.path).ok()?;
     let metadata = file.metadata().ok()?;
     if (FileId { device: metadata.dev(), inode: metadata.ino() }) != process.file {
         return None;
     }
     let cache = ReadCache::new(file.try_clone().ok()?);
-    let library = match symbols::Elf::parse(&cache).map(|elf| go::find(&elf)) {
-        Some(Ok(Some(go))) => Ok(go.into()),
-        Some(Ok(None)) | None => Err("no TLS library that is known".to_owned()),
-        Some(Err(why)) => Err(why),
+    let found = symbols::Elf::parse(&cache).map_or(Ok(None), |elf| library_in(&elf, &process));
+    let library = match found {
+        Ok(Some(library)) => Ok(library),
+        Ok(None) if process.is_library => return None,
+        Ok(None) => Err("no TLS library that is known".to_owned()),
+        Err(why) => Err(why),
     };
     Some(Found { processes: vec![process], file: Arc::new(file), library })
+}
+
+fn library_in(elf: &symbols::Elf<'_>, process: &Served) -> Result<Option<Library>, String> {
+    match go::find(elf)? {
+        Some(go) => Ok(Some(go.into())),
+        None => openssl::find(elf, process.companion.as_deref()),
+    }
 }
