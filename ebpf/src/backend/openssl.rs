@@ -19,7 +19,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, uprobe, uretprobe},
     programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
 };
-use core::ptr::NonNull;
+use core::{hint::black_box, ptr::NonNull};
 use s3auditd_common::{
     counters::KernelCounter,
     sample::Direction,
@@ -71,7 +71,9 @@ pub fn openssl_called(context: ProbeContext) -> u32 {
     if is_client(registers.rdi, told.own) {
         return 0;
     }
-    let done = if told.own & openssl::DONE_IS_FIFTH == 0 { registers.rcx } else { registers.r8 };
+    // Both are loaded: the verifier does not take a computed place in a context.
+    let (fourth, fifth) = (black_box(registers.rcx), black_box(registers.r8));
+    let done = if told.own & openssl::DONE_IS_FIFTH == 0 { fourth } else { fifth };
     let note = Note { object: registers.rdi, address: registers.rsi, done, sp: registers.rsp };
     let thread = bpf_get_current_pid_tgid();
     if let Some(notes) = TLS_CALLS.get_ptr_mut(thread) {
