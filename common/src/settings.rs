@@ -61,6 +61,10 @@ pub struct ConnectionState {
     pub tls_tied: u64,
     /// Process of that object.
     pub tls_process: u64,
+    /// 1 once it was looked whether it begins with a TLS hello.
+    pub tls_looked: u64,
+    /// The random number in that hello, its first half; 0: none.
+    pub tls_random: [u64; 2],
 }
 
 /// What a probe in OpenSSL is told: the `own` number of its attach cookie.
@@ -71,18 +75,28 @@ pub mod openssl {
     pub const DONE_IS_FIFTH: u32 = 2;
     /// What moved is in no buffer of the process.
     pub const NO_BUFFER: u32 = 4;
-    const ROLE_SHIFT: u32 = 16;
+    const ROLE_SHIFT: u32 = 4;
+    const RANDOM_SHIFT: u32 = 16;
+    /// No place in an object is beyond it.
+    pub const PLACES: u16 = 1 << (RANDOM_SHIFT - ROLE_SHIFT);
 
-    /// With the place in an object of the word that is 0 in a client's; 0: not known.
+    /// With places in an object, 0 where they are not known: of the word that is 0 in a client's, and of the random number
+    /// in the client's hello.
     #[must_use]
-    pub const fn own(flags: u32, role_at: u16) -> u32 {
-        flags | (role_at as u32) << ROLE_SHIFT
+    pub const fn own(flags: u32, role_at: u16, random_at: u16) -> u32 {
+        flags | ((role_at % PLACES) as u32) << ROLE_SHIFT | ((random_at % PLACES) as u32) << RANDOM_SHIFT
     }
 
     /// See [`own`].
     #[must_use]
     pub const fn role_at(own: u32) -> u16 {
-        (own >> ROLE_SHIFT) as u16
+        (own >> ROLE_SHIFT) as u16 % PLACES
+    }
+
+    /// See [`own`].
+    #[must_use]
+    pub const fn random_at(own: u32) -> u16 {
+        (own >> RANDOM_SHIFT) as u16
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     backend::{
-        openssl::{Notes, Object, Tie},
+        openssl::{Hello, Notes, Object, Tie},
         probe::InFlight,
     },
     kernel::constant,
@@ -110,6 +110,10 @@ pub static TLS_CALLS: HashMap<u64, Notes> = HashMap::with_max_entries(65_536, 0)
 /// Which connection an object of a TLS library is for; gone with the connection. The agent sets its size.
 #[map]
 pub static TLS_OBJECTS: HashMap<Object, Tie> = HashMap::with_max_entries(65_536, 0);
+
+/// Connections by the random number of the hello that they began with; gone with the connection. The agent sets its size.
+#[map]
+pub static TLS_HELLOS: HashMap<[u64; 2], Hello> = HashMap::with_max_entries(65_536, 0);
 
 /// Not 0 once a library is probed that is tied to connections by its use of sockets; see `backend::openssl::tie`.
 #[map]

@@ -97,7 +97,11 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     // SAFETY: the caller upholds it.
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
-            if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) }
+            let source = if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) };
+            if let (Direction::Received, Some(state)) = (direction, state) {
+                openssl::hello(state, cookie, sock, source, len);
+            }
+            source
         });
     }
 }

@@ -4,13 +4,14 @@
 //! The entry notes by thread what the call was given, because a return knows only the result; the note counts only for the
 //! return from that very stack frame. What ties an object of the library to a socket is the library's own use of it: bytes
 //! that move on the socket while the thread is inside a call for the object. Every connection has that, in its handshake at
-//! the latest, unless the gateway moves the bytes itself; then nothing is tied and nothing is read, and the agent counts
-//! the connection (docs/decisions/0072-openssl-by-use.md).
+//! the latest, unless the gateway moves the bytes itself. Then the random number tells that the client has put into its hello:
+//! it is in the connection's first bytes, and in the object that got them (docs/decisions/0072-openssl-by-use.md).
 
 use super::tls::{Plaintext, Told, moved, registers};
 use crate::{
     kernel::{Sock, uses_io_uring},
-    maps::{TLS_CALLS, TLS_NESTED, TLS_OBJECTS, count_unclaimed},
+    maps::{TLS_CALLS, TLS_HELLOS, TLS_NESTED, TLS_OBJECTS, count_unclaimed},
+    payload::Source,
     watch::connection,
 };
 use aya_ebpf::{
@@ -64,6 +65,18 @@ pub struct Tie {
     sock: u64,
 }
 
+/// A connection that began with a hello.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Hello {
+    cookie: u64,
+    sock: u64,
+    /// Process that received it.
+    tgid: u64,
+    /// 1: an object is tied by it, or another connection began with the same number. It tells no more.
+    spent: u64,
+}
+
 /// A call begins that may move bytes on the object's socket.
 #[uprobe]
 pub fn openssl_called(context: ProbeContext) -> u32 {
@@ -110,7 +123,9 @@ pub fn openssl_sent(context: RetProbeContext) -> u32 {
 /// A function that moves no plaintext, `SSL_do_handshake`.
 #[uretprobe]
 pub fn openssl_returned(context: RetProbeContext) -> u32 {
-    let _note = left(registers(&context).rsp);
+    if let Some(note) = left(registers(&context).rsp) {
+        let _none = tied(object_of(bpf_get_current_pid_tgid(), note.object), Told::to(&context).own);
+    }
     0
 }
 
@@ -162,11 +177,91 @@ pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
     }
 }
 
+/// The connection's first bytes, of which `moved` have just been received there: a client's hello, perhaps.
+#[inline(always)]
+pub fn hello(state: NonNull<ConnectionState>, cookie: u64, sock: Sock, source: Source, moved: u32) {
+    let state = state.as_ptr();
+    // SAFETY: a map value that lives until the socket is destroyed.
+    if unsafe { (*state).tls_looked | (*state).tls_tied } != 0 || !is_nested_read() {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*state).tls_looked = 1 };
+    let Some(address) = source.front(HELLO_BYTES, u64::from(moved)) else { return };
+    let [kind, major, _, _, _, message, ..] = user::<u64>(address).to_le_bytes();
+    if kind != HANDSHAKE || major != 3 || message != CLIENT_HELLO {
+        return;
+    }
+    let random = user::<[u64; 2]>(address.wrapping_add(RANDOM_AT));
+    if random[0] | random[1] == 0 {
+        return;
+    }
+    let hello = Hello { cookie, sock: sock.address(), tgid: bpf_get_current_pid_tgid() >> 32, spent: 0 };
+    if TLS_HELLOS.insert(random, hello, BPF_NOEXIST).is_ok() {
+        // SAFETY: as above.
+        unsafe { (*state).tls_random = random };
+    } else if let Some(other) = TLS_HELLOS.get_ptr_mut(random) {
+        // A client has sent it twice.
+        // SAFETY: a map value; only a word.
+        unsafe { (*other).spent = 1 };
+    }
+}
+
+/// `SSL3_RT_HANDSHAKE`
+const HANDSHAKE: u8 = 22;
+/// `SSL3_MT_CLIENT_HELLO`
+const CLIENT_HELLO: u8 = 1;
+/// Behind the headers of record and message, and the version.
+const RANDOM_AT: u64 = 11;
+/// Up to the end of the random number.
+const HELLO_BYTES: u64 = RANDOM_AT + 32;
+const BPF_NOEXIST: u64 = 1;
+
+/// The connection that the object is for, if that is certain.
+#[inline(always)]
+fn tied(object: Object, own: u32) -> Option<Tie> {
+    // SAFETY: the value is copied; another thread that has the same object is the gateway's fault.
+    if let Some(tie) = unsafe { TLS_OBJECTS.get(object) } {
+        return Some(*tie);
+    }
+    let at = openssl::random_at(own);
+    if at == 0 {
+        return None;
+    }
+    let random = user::<[u64; 2]>(object.address.wrapping_add(u64::from(at)));
+    let hello = TLS_HELLOS.get_ptr_mut(random)?;
+    // SAFETY: a map value; what it says does not change but for the last word, which only goes from 0 to 1.
+    let hello = unsafe { &mut *hello };
+    if hello.spent != 0 || hello.tgid != object.tgid {
+        return None;
+    }
+    let state = connection(hello.cookie)?;
+    let tie = Tie { cookie: hello.cookie, sock: hello.sock };
+    hello.spent = 1;
+    TLS_OBJECTS.insert(object, tie, 0).ok()?;
+    // SAFETY: a map value that lives until the socket is destroyed.
+    unsafe {
+        (*state.as_ptr()).tls_tied = object.address;
+        (*state.as_ptr()).tls_process = object.tgid;
+    }
+    Some(tie)
+}
+
+/// A value in the gateway's memory; zero where it cannot be read.
+#[inline(always)]
+fn user<T: Copy + Default>(address: u64) -> T {
+    // SAFETY: the helper checks the address; every type here is valid for any bytes.
+    unsafe { bpf_probe_read_user(address as *const T) }.unwrap_or_default()
+}
+
 /// The connection is over: its object may serve another one.
 #[inline(always)]
 pub fn untie(state: NonNull<ConnectionState>, cookie: u64) {
     // SAFETY: a map value that the caller is about to remove.
-    let (address, tgid) = unsafe { ((*state.as_ptr()).tls_tied, (*state.as_ptr()).tls_process) };
+    let ConnectionState { tls_tied: address, tls_process: tgid, tls_random: random, .. } = unsafe { *state.as_ptr() };
+    if random[0] | random[1] != 0 {
+        let _gone_already = TLS_HELLOS.remove(random);
+    }
     if address == 0 {
         return;
     }
@@ -234,16 +329,11 @@ fn returned(context: &RetProbeContext, direction: Direction) {
     } else {
         0
     };
+    // None: it serves no watched connection, or nothing tells which.
+    let Some(Tie { cookie, sock }) = tied(object_of(bpf_get_current_pid_tgid(), note.object), told.own) else { return };
     if len == 0 {
         return;
     }
-    // None: of an object that serves no watched connection, or that was never inside a call when bytes moved.
-    // SAFETY: the value is copied.
-    let Some(Tie { cookie, sock }) =
-        unsafe { TLS_OBJECTS.get(object_of(bpf_get_current_pid_tgid(), note.object)) }.copied()
-    else {
-        return;
-    };
     // SAFETY: it was a socket; whether it still is that one, its cookie tells.
     let sock = unsafe { Sock::untyped(sock) };
     if connection(cookie).is_none() || sock.known_cookie().is_none_or(|known| known.get() != cookie) {
@@ -258,14 +348,19 @@ fn returned(context: &RetProbeContext, direction: Direction) {
     moved(context.as_ptr(), told, sock, &Plaintext { direction, object: note.object, address, len: len as u32 });
 }
 
-/// Plaintext of that object will be missing: nothing more is said of its connection's, since its numbers would be wrong.
+/// Plaintext of that object goes unseen, and nobody knows how much: no more is said of its connection's, and its numbers say
+/// that something is missing.
 #[inline(always)]
 fn give_up(thread: u64, address: u64) {
     // SAFETY: the value is copied.
     let Some(Tie { cookie, .. }) = unsafe { TLS_OBJECTS.get(object_of(thread, address)) }.copied() else { return };
     if let Some(state) = connection(cookie) {
         // SAFETY: a map value; no object has this address.
-        unsafe { (*state.as_ptr()).tls_object = u64::MAX };
+        unsafe {
+            (*state.as_ptr()).tls_object = u64::MAX;
+            let [received, sent] = (*state.as_ptr()).plaintext;
+            (*state.as_ptr()).plaintext = [received.wrapping_add(1), sent.wrapping_add(1)];
+        }
         count_unclaimed(KernelCounter::PlaintextUntied, 1);
     }
 }

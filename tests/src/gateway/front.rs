@@ -3,7 +3,7 @@
 
 use super::minio::{self, HEALTH};
 use super::{Gateway, Running, free_port, local, wait_ready_over};
-use crate::need::{Need, server};
+use crate::need::{Missing, Need, server, tool};
 use crate::tls;
 use crate::webhook::authority::Authority;
 use anyhow::Context as _;
@@ -18,11 +18,15 @@ pub enum Front {
     Nginx,
     /// Reads and writes them itself, inside the library's calls; threads.
     Haproxy,
+    /// Moves the bytes itself, outside the library's calls, which are in its own binary.
+    Node,
+    /// The same, with the shared library.
+    Asyncio,
 }
 
 impl Front {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Nginx, Self::Haproxy];
+    pub const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Node, Self::Asyncio];
 
     /// For the names of tests.
     #[must_use]
@@ -30,6 +34,8 @@ impl Front {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Node => "node",
+            Self::Asyncio => "asyncio",
         }
     }
 
@@ -39,6 +45,8 @@ impl Front {
         match self {
             Self::Nginx => [Need::Minio, Need::Nginx],
             Self::Haproxy => [Need::Minio, Need::Haproxy],
+            Self::Node => [Need::Minio, Need::Node],
+            Self::Asyncio => [Need::Minio, Need::Python],
         }
     }
 
@@ -77,26 +85,45 @@ impl Front {
     ) -> anyhow::Result<Command> {
         let (certificate, key) = tls::files(authority, folder)?;
         let configuration = folder.join("configuration");
-        let (binary, libraries) =
-            server(self.name()).map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
-        let mut command = Command::new(binary);
-        command.env("LD_LIBRARY_PATH", libraries);
-        match self {
+        let interpreted = |interpreter: &Path, script: &str| {
+            let mut command = Command::new(interpreter);
+            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways").join(script));
+            command.args([address.port().to_string(), behind.port().to_string()]).arg(&certificate).arg(&key);
+            command
+        };
+        Ok(match self {
             Self::Nginx => {
                 std::fs::create_dir(folder.join("logs"))?;
                 std::fs::write(&configuration, nginx(&folder.to_string_lossy(), address, behind))?;
+                let mut command = self.unpacked()?;
                 command.arg("-p").arg(folder).arg("-c").arg(configuration).args(["-e", "stderr"]);
+                command
             }
             Self::Haproxy => {
                 let both = folder.join("both.pem");
-                let pair = [std::fs::read(certificate)?, std::fs::read(key)?].concat();
-                std::fs::write(&both, pair)?;
+                std::fs::write(&both, [std::fs::read(&certificate)?, std::fs::read(&key)?].concat())?;
                 std::fs::write(&configuration, haproxy(&both.to_string_lossy(), address, behind))?;
+                let mut command = self.unpacked()?;
                 command.arg("-db").arg("-f").arg(configuration);
+                command
             }
-        }
+            Self::Node => interpreted(Path::new("node"), "https_front.js"),
+            Self::Asyncio => interpreted(&tool("S3AUDITD_PYTHON").map_err(said)?, "asyncio_front.py"),
+        })
+    }
+
+    /// One of Debian's servers.
+    fn unpacked(self) -> anyhow::Result<Command> {
+        let (binary, libraries) = server(self.name()).map_err(said)?;
+        let mut command = Command::new(binary);
+        command.env("LD_LIBRARY_PATH", libraries);
         Ok(command)
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands behind map_err")]
+fn said(missing: Missing) -> anyhow::Error {
+    anyhow::anyhow!(missing.reason().to_owned())
 }
 
 fn nginx(folder: &str, address: SocketAddr, behind: SocketAddr) -> String {

@@ -19,7 +19,7 @@ use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
 use served::{FileId, Served, Serving};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::unix::fs::MetadataExt as _,
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -148,12 +148,16 @@ impl Tls {
             }
         }
         self.uncover_what_was_left(ebpf);
+        let with_library = found.values().filter(|found| found.library.is_ok()).flat_map(|found| &found.processes);
+        let read: BTreeSet<_> = with_library.map(|process| process.pid).collect();
         for (id, found) in found {
             let probes = self.attach(ebpf, &found);
             match &probes {
                 Ok(probes) => {
                     info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
                 }
+                // Whose library is another file.
+                Err(_) if found.processes.iter().all(|process| read.contains(&process.pid)) => {}
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
             self.covered.insert(id, Covered { found, probes, left: None });

@@ -13,7 +13,7 @@ use super::{
 use crate::capture::attach::chain;
 use aya::{Btf, Ebpf, maps::Array, programs::BtfTracePoint};
 use object::read::ReadCache;
-use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, RESULT_IS_LENGTH, own};
+use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, PLACES, RESULT_IS_LENGTH, own};
 use std::{collections::BTreeSet, fs::File, path::Path};
 
 const CALLED: &str = "openssl_called";
@@ -85,11 +85,14 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
         let offset = elf.file_offset(address + behind_mark(elf, address)).filter(|offset| *offset != 0);
         offset.ok_or_else(|| format!("OpenSSL {version}: {name} is not in the file"))
     };
-    let role_at = functions.get("SSL_is_server").and_then(|function| field_returned(elf.code(function)?));
-    let role_at = role_at.unwrap_or_default();
+    let field = |name, find: fn(&[u8]) -> Option<u16>| {
+        let at = functions.get(name).and_then(|function| find(elf.code(function)?));
+        at.filter(|at| *at < PLACES).unwrap_or_default()
+    };
+    let (role_at, random_at) = (field("SSL_is_server", field_returned), field("SSL_get_client_random", field_copied));
     let (mut returns, mut entries) = (Vec::new(), Vec::new());
     let mut probe = |program, name: &str, address, flags| {
-        let (offset, own) = (place(name, address)?, own(flags, role_at));
+        let (offset, own) = (place(name, address)?, own(flags, role_at, random_at));
         returns.push(Point { program, offset, own });
         entries.push(Point { program: CALLED, offset, own });
         Ok::<_, String>(())
@@ -194,17 +197,37 @@ fn field_returned(code: &[u8]) -> Option<u16> {
     }
 }
 
+/// The place of the field of its first argument from which a function copies: the one whose address it takes,
+/// `lea R, [rdi+N]`, and from which it loads, `mov R, [rdi+N]`.
+fn field_copied(code: &[u8]) -> Option<u16> {
+    const LEA: u8 = 0x8d;
+    const MOV: u8 = 0x8b;
+    let fields = |wanted: u8| {
+        let found = code.windows(7).filter_map(move |window| match window {
+            [0x48 | 0x4c, operation, registers, a, b, 0, 0] if *operation == wanted && registers & 0xc7 == 0x87 => {
+                Some(u16::from_le_bytes([*a, *b]))
+            }
+            _ => None,
+        });
+        found.collect::<BTreeSet<_>>()
+    };
+    let (taken, loaded) = (fields(LEA), fields(MOV));
+    let mut both = taken.intersection(&loaded);
+    let only = *both.next()?;
+    both.next().is_none().then_some(only)
+}
+
 /// `3.0.19`, as the library says it.
 fn version(elf: &Elf<'_>) -> Option<String> {
+    const LONGEST: usize = 24;
     let data = elf.constants()?;
-    let mut places = data.windows(NAME.len() + 1).enumerate();
-    let at = places.find_map(|(at, window)| {
-        let (name, digit) = window.split_at(NAME.len());
-        (name == NAME && digit.first()?.is_ascii_digit()).then_some(at + NAME.len())
-    })?;
-    let text = data.get(at..)?;
-    let end = text.iter().take(24).position(|byte| !byte.is_ascii_graphic())?;
-    Some(std::str::from_utf8(text.get(..end)?).ok()?.to_owned())
+    let behind_names = data.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
+    behind_names.filter_map(|(at, _)| data.get(at + NAME.len()..)).find_map(|text| {
+        let end = text.iter().take(LONGEST).position(|byte| !byte.is_ascii_graphic())?;
+        let text = std::str::from_utf8(text.get(..end)?).ok()?;
+        // A program may mention others.
+        numbers(text).map(|_| text.to_owned())
+    })
 }
 
 /// `1.1.1w` is (1, 1, 1).
@@ -260,6 +283,17 @@ mod tests {
         for other in [&[0x8b, 0x87, 0, 0, 1, 0][..], &[0x8b, 0x47, 0x80, 0xc3], &[0x48, 0x8b, 0x47, 0x38], &[]] {
             assert_eq!(field_returned(other), None, "{other:x?}");
         }
+    }
+
+    #[test]
+    fn a_field_that_is_copied_is_addressed_and_loaded() {
+        // SSL_get_client_random of Debian's 3.0.19, in part.
+        let addressed = [0x48, 0x8d, 0xb7, 0x60, 0x01, 0, 0, 0x48, 0x0f, 0x46, 0xc2];
+        let loaded = [0x48, 0x8b, 0x97, 0x60, 0x01, 0, 0, 0x4c, 0x8d, 0x41, 0x08];
+        assert_eq!(field_copied(&[addressed, loaded].concat()), Some(0x160));
+        assert_eq!(field_copied(&addressed), None);
+        let other = [0x48, 0x8b, 0x97, 0x70, 0x01, 0, 0];
+        assert_eq!(field_copied(&[&addressed[..], &other].concat()), None);
     }
 
     #[test]
