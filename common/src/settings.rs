@@ -78,25 +78,25 @@ pub mod openssl {
     const ROLE_SHIFT: u32 = 4;
     const RANDOM_SHIFT: u32 = 16;
     /// No place in an object is beyond it.
-    pub const PLACES: u16 = 1 << (RANDOM_SHIFT - ROLE_SHIFT);
+    pub const PLACES: u32 = 1 << (RANDOM_SHIFT - ROLE_SHIFT);
 
     /// With places in an object, 0 where they are not known: of the word that is 0 in a client's, and of the random number
     /// in the client's hello.
     #[must_use]
-    pub const fn own(flags: u32, role_at: u16, random_at: u16) -> u32 {
-        flags | ((role_at % PLACES) as u32) << ROLE_SHIFT | ((random_at % PLACES) as u32) << RANDOM_SHIFT
+    pub const fn own(flags: u32, role_at: u32, random_at: u32) -> u32 {
+        flags | (role_at % PLACES) << ROLE_SHIFT | (random_at % PLACES) << RANDOM_SHIFT
     }
 
     /// See [`own`].
     #[must_use]
-    pub const fn role_at(own: u32) -> u16 {
-        (own >> ROLE_SHIFT) as u16 % PLACES
+    pub const fn role_at(own: u32) -> u32 {
+        own >> ROLE_SHIFT & (PLACES - 1)
     }
 
     /// See [`own`].
     #[must_use]
-    pub const fn random_at(own: u32) -> u16 {
-        (own >> RANDOM_SHIFT) as u16
+    pub const fn random_at(own: u32) -> u32 {
+        own >> RANDOM_SHIFT
     }
 }
 
@@ -266,6 +266,13 @@ mod tests {
         assert_eq!(set, 5);
         assert_eq!(bitmap.words[9000 / 64] >> (9000 % 64) & 1, 1);
         assert_eq!(bitmap.words[1023] >> 63, 1);
+    }
+
+    #[test]
+    fn what_a_probe_is_told_comes_apart_again() {
+        let told = openssl::own(openssl::NO_BUFFER | openssl::RESULT_IS_LENGTH, 0x38, 0x160);
+        assert_eq!((openssl::role_at(told), openssl::random_at(told)), (0x38, 0x160));
+        assert_eq!((told & openssl::DONE_IS_FIFTH, told & openssl::NO_BUFFER), (0, openssl::NO_BUFFER));
     }
 
     #[test]

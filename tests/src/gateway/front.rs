@@ -39,6 +39,12 @@ impl Front {
         }
     }
 
+    /// Whether the library never sees the socket.
+    #[must_use]
+    pub const fn moves_bytes_itself(self) -> bool {
+        matches!(self, Self::Node | Self::Asyncio)
+    }
+
     /// What it cannot run without.
     #[must_use]
     pub const fn needs(self) -> [Need; 2] {

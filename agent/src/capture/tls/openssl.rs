@@ -85,7 +85,7 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
         let offset = elf.file_offset(address + behind_mark(elf, address)).filter(|offset| *offset != 0);
         offset.ok_or_else(|| format!("OpenSSL {version}: {name} is not in the file"))
     };
-    let field = |name, find: fn(&[u8]) -> Option<u16>| {
+    let field = |name, find: fn(&[u8]) -> Option<u32>| {
         let at = functions.get(name).and_then(|function| find(elf.code(function)?));
         at.filter(|at| *at < PLACES).unwrap_or_default()
     };
@@ -189,23 +189,23 @@ fn begins_with_push(elf: &Elf<'_>, address: u64) -> bool {
 }
 
 /// The place of the 32-bit field of its first argument that a function returns, `mov eax, [rdi+N]`, if that is how it begins.
-fn field_returned(code: &[u8]) -> Option<u16> {
+fn field_returned(code: &[u8]) -> Option<u32> {
     match code.strip_prefix(&MARK).unwrap_or(code) {
-        [0x8b, 0x47, at @ 0..=0x7f, ..] => Some(u16::from(*at)),
-        [0x8b, 0x87, a, b, 0, 0, ..] => Some(u16::from_le_bytes([*a, *b])),
+        [0x8b, 0x47, at @ 0..=0x7f, ..] => Some(u32::from(*at)),
+        [0x8b, 0x87, a, b, 0, 0, ..] => Some(u32::from_le_bytes([*a, *b, 0, 0])),
         _ => None,
     }
 }
 
 /// The place of the field of its first argument from which a function copies: the one whose address it takes,
 /// `lea R, [rdi+N]`, and from which it loads, `mov R, [rdi+N]`.
-fn field_copied(code: &[u8]) -> Option<u16> {
+fn field_copied(code: &[u8]) -> Option<u32> {
     const LEA: u8 = 0x8d;
     const MOV: u8 = 0x8b;
     let fields = |wanted: u8| {
         let found = code.windows(7).filter_map(move |window| match window {
             [0x48 | 0x4c, operation, registers, a, b, 0, 0] if *operation == wanted && registers & 0xc7 == 0x87 => {
-                Some(u16::from_le_bytes([*a, *b]))
+                Some(u32::from_le_bytes([*a, *b, 0, 0]))
             }
             _ => None,
         });
