@@ -62,7 +62,7 @@ counters! {
     LostReceivedBytes = 11, "lost_received_bytes";
     /// The same of bytes sent.
     LostSentBytes = 12, "lost_sent_bytes";
-    /// Calls of which the entry found no room for its note: nothing is known of them at their return (`kprobe` only).
+    /// Calls of which the entry found no room for its note: nothing is known of them at their return (`kprobe`, OpenSSL).
     NotesRefused = 13, "notes_refused";
     /// Calls that were over when the thread's next one, or its end, found their notes: the kernel did not run the program
     /// at their return (`kprobe` only).

@@ -57,6 +57,47 @@ pub struct ConnectionState {
     pub plaintext: [u32; 2],
     /// The library's object for the TLS on this connection: an address in the gateway's memory, only compared.
     pub tls_object: u64,
+    /// The object whose call the connection's bytes last moved in; 0: none, or it has begun something new.
+    pub tls_tied: u64,
+    /// Process of that object.
+    pub tls_process: u64,
+    /// 1 once it was looked whether it begins with a TLS hello.
+    pub tls_looked: u64,
+    /// The random number in that hello, its first half; 0: none.
+    pub tls_random: [u64; 2],
+}
+
+/// What a probe in OpenSSL is told: the `own` number of its attach cookie.
+pub mod openssl {
+    /// The function's result is a length; otherwise it is 1, and the length is where the last argument points to.
+    pub const RESULT_IS_LENGTH: u32 = 1;
+    /// The last argument is the fifth and not the fourth.
+    pub const DONE_IS_FIFTH: u32 = 2;
+    /// What moved is in no buffer of the process.
+    pub const NO_BUFFER: u32 = 4;
+    const ROLE_SHIFT: u32 = 4;
+    const RANDOM_SHIFT: u32 = 16;
+    /// No place in an object is beyond it.
+    pub const PLACES: u32 = 1 << (RANDOM_SHIFT - ROLE_SHIFT);
+
+    /// With places in an object, 0 where they are not known: of the word that is 0 in a client's, and of the random number
+    /// in the client's hello.
+    #[must_use]
+    pub const fn own(flags: u32, role_at: u32, random_at: u32) -> u32 {
+        flags | (role_at % PLACES) << ROLE_SHIFT | (random_at % PLACES) << RANDOM_SHIFT
+    }
+
+    /// See [`own`].
+    #[must_use]
+    pub const fn role_at(own: u32) -> u32 {
+        own >> ROLE_SHIFT & (PLACES - 1)
+    }
+
+    /// See [`own`].
+    #[must_use]
+    pub const fn random_at(own: u32) -> u32 {
+        own >> RANDOM_SHIFT
+    }
 }
 
 /// A file in which TLS is probed, by the number that the agent gave it.
@@ -225,6 +266,13 @@ mod tests {
         assert_eq!(set, 5);
         assert_eq!(bitmap.words[9000 / 64] >> (9000 % 64) & 1, 1);
         assert_eq!(bitmap.words[1023] >> 63, 1);
+    }
+
+    #[test]
+    fn what_a_probe_is_told_comes_apart_again() {
+        let told = openssl::own(openssl::NO_BUFFER | openssl::RESULT_IS_LENGTH, 0x38, 0x160);
+        assert_eq!((openssl::role_at(told), openssl::random_at(told)), (0x38, 0x160));
+        assert_eq!((told & openssl::DONE_IS_FIFTH, told & openssl::NO_BUFFER), (0, openssl::NO_BUFFER));
     }
 
     #[test]

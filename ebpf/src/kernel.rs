@@ -194,6 +194,12 @@ impl Sock {
         }
     }
 
+    /// Where it is, to be found again.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0.address()
+    }
+
     /// Whether that untyped address is this socket.
     #[inline(always)]
     pub fn is_at(self, address: u64) -> bool {
@@ -402,6 +408,14 @@ impl Task {
             read_kernel(socket + offset(|o| &o.socket_sk) as u64)
         }
     }
+}
+
+/// [`Task::uses_io_uring`] of the current task, in any program and on any kernel.
+#[inline(always)]
+pub fn uses_io_uring() -> bool {
+    // SAFETY: a helper without arguments; the field is a pointer.
+    exists(|o| &o.task_io_uring)
+        && unsafe { read_kernel::<u64>(bpf_get_current_task() + offset(|o| &o.task_io_uring) as u64) } != 0
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 //! `inet_sock_set_state` and `tcp_destroy_sock`; they run in interrupts as well as in tasks.
 
 use crate::{
+    backend::openssl,
     emit::{Origin, fill, output_unseen},
     kernel::{Sock, TcpSock, state},
     maps::{CONNECTIONS, WINDOWS, count, header},
@@ -102,6 +103,7 @@ fn destroyed(context: &BtfTracePointContext, program: Program, sock: Sock, tcp: 
             let origin = Origin { tcp, cookie, port, state: Some(known), program, layer: layer_of(Some(known)) };
             tell(context, &origin, Kind::Closed, u32::from(fin_sent));
         }
+        openssl::untie(known, cookie);
         let _gone_already = CONNECTIONS.remove(cookie);
         let _none = WINDOWS.remove(window_key(cookie, Direction::Received));
         let _none = WINDOWS.remove(window_key(cookie, Direction::Sent));

@@ -1,6 +1,13 @@
 //! Maps and read-only globals: everything shared with user space or between programs.
 
-use crate::{backend::probe::InFlight, kernel::constant, payload::Walk};
+use crate::{
+    backend::{
+        openssl::{Hello, Notes, Object, Tie},
+        probe::InFlight,
+    },
+    kernel::constant,
+    payload::Walk,
+};
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
@@ -92,6 +99,25 @@ pub static NUMBERS: HashMap<u64, u64> = HashMap::with_max_entries(65_536, 0);
 /// Files with a TLS library, by the number that the agent gave each; see `backend::tls`.
 #[map]
 pub static TLS_FILES: HashMap<u32, TlsFile> = HashMap::with_max_entries(1024, 0);
+
+/// Calls of a TLS library in flight, by thread. The agent sets its size.
+///
+/// A plain hash, as [`IN_FLIGHT`]: there is never more than one entry for each living thread, and what finds no room is
+/// counted (`NotesRefused`).
+#[map]
+pub static TLS_CALLS: HashMap<u64, Notes> = HashMap::with_max_entries(65_536, 0);
+
+/// Which connection an object of a TLS library is for; gone with the connection. The agent sets its size.
+#[map]
+pub static TLS_OBJECTS: HashMap<Object, Tie> = HashMap::with_max_entries(65_536, 0);
+
+/// Connections by the random number of the hello that they began with; gone with the connection. The agent sets its size.
+#[map]
+pub static TLS_HELLOS: HashMap<[u64; 2], Hello> = HashMap::with_max_entries(65_536, 0);
+
+/// Not 0 once a library is probed that is tied to connections by its use of sockets; see `backend::openssl::tie`.
+#[map]
+pub static TLS_NESTED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// This CPU.
 #[inline(always)]

@@ -103,5 +103,9 @@ pub const fn new_connection(role: Role, opened_ns: u64) -> ConnectionState {
         opened_ns,
         plaintext: [0; 2],
         tls_object: 0,
+        tls_tied: 0,
+        tls_process: 0,
+        tls_looked: 0,
+        tls_random: [0; 2],
     }
 }

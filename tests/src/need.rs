@@ -46,6 +46,12 @@ pub enum Need {
     Python,
     /// curl.
     Curl,
+    /// nginx.
+    Nginx,
+    /// haproxy.
+    Haproxy,
+    /// Node.
+    Node,
     /// IPv6 on the loopback interface.
     Ipv6,
     /// io_uring.
@@ -73,6 +79,9 @@ impl Need {
             Self::Moto => tool("S3AUDITD_MOTO").map(drop),
             Self::Python => tool("S3AUDITD_PYTHON").map(drop),
             Self::Curl => curl(),
+            Self::Nginx => server("nginx").map(drop),
+            Self::Haproxy => server("haproxy").map(drop),
+            Self::Node => works("node", &["--version"]),
             Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),
             Self::Namespaces => works("unshare", &["--mount", "setpriv", "--clear-groups", "true"]),
             Self::NetworkNamespaces => works("unshare", &["--net", "ip", "link", "set", "lo", "up"])
@@ -123,6 +132,19 @@ fn curl() -> Result<(), Missing> {
         Ok(_) => Ok(()),
         Err(error) => Err(absent("curl", &error)),
     }
+}
+
+/// One of Debian's servers, unpacked or installed, and where its libraries are.
+///
+/// # Errors
+/// It is neither.
+pub fn server(name: &str) -> Result<(PathBuf, PathBuf), Missing> {
+    let root = tool("S3AUDITD_SERVERS")?;
+    let libraries = root.join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+    let places = [root, PathBuf::from("/")].map(|root| root.join("usr/sbin").join(name));
+    let binary = places.into_iter().find(|place| place.exists());
+    let binary = binary.ok_or_else(|| Missing::Absent(format!("there is no {name}: see `cargo xtask fetch`")))?;
+    Ok((binary, libraries))
 }
 
 /// The name of the series that a guest runs; elsewhere it is not set.

@@ -127,6 +127,24 @@ Dir::Etc::PreferencesParts "/dev/null";
     }
 }
 
+/// A folder with packages of this machine's release and what they need, unpacked and not installed. Put together aside and
+/// moved into place, so that an interrupted one does not look whole.
+pub(crate) fn unpacked(place: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    if place.exists() {
+        return Ok(());
+    }
+    eprintln!("unpacking {}", packages.join(", "));
+    let (main, security) = (codename()?, format!("{}-security", codename()?));
+    let apt = Apt::open(&[&main, &security], "amd64", "", Installed::ThisMachine)?;
+    let aside = place.with_extension(std::process::id().to_string());
+    fs::create_dir_all(&aside)?;
+    for package in packages {
+        // What is installed already is not fetched; whoever runs it finds it in its place.
+        apt.unpack_with_dependencies(package, &aside)?;
+    }
+    fs::rename(&aside, place).with_context(|| format!("moving the packages to {}", place.display()))
+}
+
 /// This machine's release, as its suites are named.
 pub(crate) fn codename() -> anyhow::Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("/etc/os-release")?;

@@ -1,11 +1,8 @@
 //! `cargo xtask bench`: figures with and without the daemon, by an optimised build.
 
-use crate::apt::{Apt, Installed, codename};
+use crate::apt::{codename, unpacked};
 use crate::fetch;
 use crate::process::{built, cargo, privileged, succeed, workspace};
-use anyhow::Context as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 
 /// Goes to the bench itself.
 #[derive(Debug, clap::Args)]
@@ -23,7 +20,8 @@ const PACKAGES: [&str; 3] = ["nginx", "wrk", "tcpdump"];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let tools = fetch::run()?;
-    let debian = debian(&fetch::cache()?)?;
+    let debian = fetch::cache()?.join(format!("bench-{}", codename()?));
+    unpacked(&debian, &PACKAGES)?;
     succeed(cargo().args(["build", "--quiet", "--release", "--bin", "s3auditd", "--bin", "bench"]))?;
     let mut bench = privileged(&built("bench", true)?);
     bench.envs(tools.environment()).env("S3AUDITD_BENCH_TOOLS", debian);
@@ -32,24 +30,4 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         bench.arg("--quick");
     }
     succeed(bench.args(&args.part))
-}
-
-/// A folder with the packages of this machine's release, unpacked and not installed. Put together aside and moved into
-/// place, so that an interrupted one does not look whole.
-fn debian(cache: &Path) -> anyhow::Result<PathBuf> {
-    let place = cache.join(format!("bench-{}", codename()?));
-    if place.exists() {
-        return Ok(place);
-    }
-    eprintln!("bench: unpacking {}", PACKAGES.join(", "));
-    let (main, security) = (codename()?, format!("{}-security", codename()?));
-    let apt = Apt::open(&[&main, &security], "amd64", "", Installed::ThisMachine)?;
-    let aside = cache.join(format!("bench.{}", std::process::id()));
-    fs::create_dir_all(&aside)?;
-    for package in PACKAGES {
-        // What is installed already is not fetched; the bench finds it in its place.
-        apt.unpack_with_dependencies(package, &aside)?;
-    }
-    fs::rename(&aside, &place).with_context(|| format!("moving the packages to {}", place.display()))?;
-    Ok(place)
 }

@@ -3,6 +3,7 @@
 //! They lie in `$XDG_CACHE_HOME/s3auditd/TOOL-VERSION` (by default under `~/.cache`), survive a fresh checkout, and a
 //! new version never overwrites an old one.
 
+use crate::apt::{codename, unpacked};
 use crate::process::{command, succeed, workspace};
 use anyhow::Context as _;
 use std::fs;
@@ -20,17 +21,21 @@ pub(crate) struct Tools {
     mc: PathBuf,
     moto: PathBuf,
     clients: PathBuf,
+    /// Where Debian's servers are unpacked; None: this machine has no Debian packages.
+    servers: Option<PathBuf>,
 }
 
 impl Tools {
     /// How the end-to-end suite is told: see `tests/src/need.rs`.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 4] {
-        [
+    pub(crate) fn environment(&self) -> Vec<(&'static str, PathBuf)> {
+        let mut all = vec![
             ("S3AUDITD_MINIO", self.minio.join("minio")),
             ("S3AUDITD_MC", self.mc.join("mc")),
             ("S3AUDITD_MOTO", self.moto.join("bin/moto_server")),
             ("S3AUDITD_PYTHON", self.clients.join("bin/python")),
-        ]
+        ];
+        all.extend(self.servers.as_ref().map(|servers| ("S3AUDITD_SERVERS", servers.clone())));
+        all
     }
 }
 
@@ -42,7 +47,17 @@ pub(crate) fn run() -> anyhow::Result<Tools> {
         mc: go(&cache, "mc", MC)?,
         moto: python(&cache, "moto", "tests/requirements/moto.txt")?,
         clients: python(&cache, "clients", "tests/requirements/clients.txt")?,
+        servers: servers(&cache).inspect_err(|why| say(&format!("no {}: {why:#}", SERVERS.join(" and ")))).ok(),
     })
+}
+
+/// Servers that end TLS in front of a gateway.
+const SERVERS: [&str; 2] = ["nginx", "haproxy"];
+
+fn servers(cache: &Path) -> anyhow::Result<PathBuf> {
+    let place = cache.join(format!("servers-{}", codename()?));
+    unpacked(&place, &SERVERS)?;
+    Ok(place)
 }
 
 pub(crate) fn cache() -> anyhow::Result<PathBuf> {

@@ -161,6 +161,9 @@ fn try_backend(backend: &Backend, plan: &Plan<'_>, types: &KernelTypes, offsets:
         .map_max_entries("NUMBERS", if constants.own_numbers == 0 { 1 } else { plan.max_connections.saturating_mul(2) })
         // A thread for each direction of a connection may be in a call.
         .map_max_entries("IN_FLIGHT", if backend.notes_calls() { plan.max_connections.saturating_mul(2) } else { 1 })
+        .map_max_entries("TLS_CALLS", if plan.tls { plan.max_connections } else { 1 })
+        .map_max_entries("TLS_HELLOS", if plan.tls { plan.max_connections } else { 1 })
+        .map_max_entries("TLS_OBJECTS", if plan.tls { plan.max_connections } else { 1 })
         .map_max_entries("WINDOWS", plan.max_connections.saturating_mul(2))
         .map_max_entries("SCRATCH", plan.possible_cpus * constants.buffers)
         .map_max_entries("HEADERS", plan.possible_cpus * PROGRAMS)

@@ -6,7 +6,7 @@
 
 use super::tls::{Plaintext, Told, moved, registers, socket_at};
 use crate::{kernel::Sock, maps::count_unclaimed};
-use aya_ebpf::{helpers::bpf_probe_read_user, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{EbpfContext as _, helpers::bpf_probe_read_user, macros::uprobe, programs::ProbeContext};
 use s3auditd_common::{counters::KernelCounter, sample::Direction};
 
 /// `recordTypeApplicationData`
@@ -42,7 +42,7 @@ fn take(context: &ProbeContext, told: Told, direction: Direction, object: u64, a
     }
     match socket_of(object) {
         Some(sock) if len < 1 << 31 => {
-            moved(context, told, sock, &Plaintext { direction, object, address, len: len as u32 });
+            moved(context.as_ptr(), told, sock, &Plaintext { direction, object, address, len: len as u32 });
         }
         _ => count_unclaimed(KernelCounter::PlaintextUntied, 1),
     }

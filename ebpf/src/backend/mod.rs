@@ -3,6 +3,7 @@
 
 mod function;
 mod go_tls;
+pub mod openssl;
 pub mod probe;
 mod registers;
 mod socket;
@@ -78,6 +79,9 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         }
     }
     // Behind the mark: a call that several programs see is counted once.
+    if let Some(state) = state {
+        openssl::tie(state, cookie, sock);
+    }
     if layer_of(state) as u8 != Layer::Socket as u8 {
         // Its plaintext is read where the gateway has it.
         return count(program, KernelCounter::CiphertextBytes, result as u64);
@@ -93,7 +97,11 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     // SAFETY: the caller upholds it.
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
-            if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) }
+            let source = if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) };
+            if let (Direction::Received, Some(state)) = (direction, state) {
+                openssl::hello(state, cookie, sock, source, len);
+            }
+            source
         });
     }
 }

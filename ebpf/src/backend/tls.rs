@@ -10,11 +10,11 @@ use crate::{
     payload::{Call, Source, take},
     watch::{NotOurs, state_of, watched},
 };
-use aya_ebpf::{EbpfContext as _, helpers::generated::bpf_get_attach_cookie, programs::ProbeContext};
-use core::ptr::NonNull;
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_attach_cookie};
+use core::{ffi::c_void, ptr::NonNull};
 use s3auditd_common::{
     counters::{KernelCounter, Program},
-    sample::{Direction, Layer, window_key},
+    sample::{Direction, Layer, Unseen, window_key},
     settings::ConnectionState,
 };
 
@@ -30,7 +30,7 @@ pub struct Told {
 
 impl Told {
     #[inline(always)]
-    pub fn to(context: &ProbeContext) -> Self {
+    pub fn to(context: &impl EbpfContext) -> Self {
         // SAFETY: the context is the running program's own.
         let word = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
         Self { file: (word >> 32) as u32, own: word as u32 }
@@ -43,10 +43,12 @@ impl Told {
 pub struct Registers {
     _callee_saved: [u64; 5],
     pub rbx: u64,
-    _scratch: [u64; 4],
+    _eleventh_and_tenth: [u64; 3],
+    pub r8: u64,
     pub rax: u64,
     pub rcx: u64,
-    _third_and_second: [u64; 2],
+    _third: u64,
+    pub rsi: u64,
     pub rdi: u64,
     _number_to_flags: [u64; 4],
     pub rsp: u64,
@@ -55,14 +57,15 @@ pub struct Registers {
 const _: () = {
     assert!(core::mem::offset_of!(Registers, rbx) == 40 && core::mem::offset_of!(Registers, rax) == 80);
     assert!(core::mem::offset_of!(Registers, rcx) == 88 && core::mem::offset_of!(Registers, rdi) == 112);
-    assert!(core::mem::offset_of!(Registers, rsp) == 152);
+    assert!(core::mem::offset_of!(Registers, rsp) == 152 && core::mem::offset_of!(Registers, rsi) == 104);
+    assert!(core::mem::offset_of!(Registers, r8) == 72);
 };
 
 /// The registers at the probe.
 #[inline(always)]
-pub fn registers(context: &ProbeContext) -> &Registers {
+pub fn registers(context: &impl EbpfContext) -> &Registers {
     // SAFETY: a probe's context is its registers.
-    unsafe { &*context.regs.cast() }
+    unsafe { &*context.as_ptr().cast() }
 }
 
 /// Plaintext that moved.
@@ -70,6 +73,7 @@ pub struct Plaintext {
     pub direction: Direction,
     /// The library's object.
     pub object: u64,
+    /// 0: it is nowhere in the process.
     pub address: u64,
     pub len: u32,
 }
@@ -88,7 +92,7 @@ pub fn socket_at(descriptor: u64) -> Option<Sock> {
 
 /// Takes plaintext of the connection with that socket.
 #[inline(always)]
-pub fn moved(context: &ProbeContext, told: Told, sock: Sock, plaintext: &Plaintext) {
+pub fn moved(context: *mut c_void, told: Told, sock: Sock, plaintext: &Plaintext) {
     let Some((tcp, port)) = watched(sock) else { return };
     // Its handshake has gone through the socket before; unless that was before our time, and then not a byte of it since.
     let Some(cookie) = sock.known_cookie() else { return count_unclaimed(KernelCounter::PlaintextUntied, 1) };
@@ -108,7 +112,12 @@ pub fn moved(context: &ProbeContext, told: Told, sock: Sock, plaintext: &Plainte
     let origin = Origin { tcp, cookie, port, state: Some(state), program, layer };
     let call = Call { direction: plaintext.direction, seq, len: plaintext.len, other_seq };
     // SAFETY: the context is the running program's own.
-    unsafe { take::<false>(context.as_ptr(), &origin, &call, || Source::buffer(plaintext.address)) };
+    unsafe {
+        take::<false>(context, &origin, &call, || match plaintext.address {
+            0 => Source::nowhere(Unseen::NoBuffer),
+            address => Source::buffer(address),
+        });
+    }
     release(program);
 }
 

@@ -1,16 +1,14 @@
 //! MinIO: Go's net/http; the lineage of WEKA's gateway. `cargo xtask fetch` builds it.
 
-use super::{ACCESS_KEY, Gateway, REGION, Running, SECRET_KEY, free_port, local, wait_ready, wait_until};
-use crate::http::Connection;
+use super::{ACCESS_KEY, Gateway, REGION, Running, SECRET_KEY, free_port, local, wait_ready_over};
 use crate::need::tool;
-use crate::tls;
 use crate::webhook::authority::Authority;
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const HEALTH: &str = "/minio/health/cluster";
+pub(super) const HEALTH: &str = "/minio/health/cluster";
 
 /// Starts one on a free port.
 ///
@@ -89,20 +87,15 @@ fn start_with(
         .spawn()
         .context("starting MinIO")?;
     let authority = authority.map(Authority::pem);
-    let ready = match &authority {
-        None => wait_ready("MinIO", &mut child, address, HEALTH),
-        Some(authority) => {
-            let config = tls::client(authority, &rustls::version::TLS13)?;
-            let request = format!("GET {HEALTH} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-            wait_until("MinIO", &mut child, || {
-                let reply = Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
-                anyhow::ensure!(reply.status == 200, "{HEALTH} answered {}", reply.status);
-                Ok(())
-            })
-        }
-    };
+    let ready = wait_ready_over("MinIO", &mut child, address, authority.as_deref(), HEALTH);
     // In the struct first, so that an error below ends the process too.
-    let gateway =
-        Gateway { name: "MinIO", address, authority, running: Running::Process(child), _folder: Some(folder) };
+    let gateway = Gateway {
+        name: "MinIO",
+        address,
+        authority,
+        running: Running::Process(child),
+        _behind: None,
+        _folder: Some(folder),
+    };
     ready.map(|()| gateway)
 }

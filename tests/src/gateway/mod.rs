@@ -1,5 +1,6 @@
 //! S3 gateways on 127.0.0.1, each with a folder of its own, gone when dropped.
 
+pub mod front;
 pub mod minio;
 pub mod moto;
 pub mod raw;
@@ -32,6 +33,8 @@ pub struct Gateway {
     /// It speaks TLS, with a certificate of this authority (PEM).
     pub authority: Option<String>,
     running: Running,
+    /// What it stands in front of.
+    _behind: Option<Box<Gateway>>,
     // After `running`, so that the server is gone before its folder is.
     _folder: Option<tempfile::TempDir>,
 }
@@ -41,6 +44,8 @@ pub struct Gateway {
 enum Running {
     /// A process of its own.
     Process(Child),
+    /// One that takes its own processes along when it is asked to end.
+    Family(Child),
     /// Inside this process; dropping the runtime closes every socket.
     Runtime(Option<tokio::runtime::Runtime>),
     /// Threads of this process that end with their sockets.
@@ -53,7 +58,7 @@ impl Gateway {
     /// One that somebody else runs.
     #[must_use]
     pub const fn elsewhere(address: SocketAddr) -> Self {
-        Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _folder: None }
+        Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _behind: None, _folder: None }
     }
 
     /// `http://ADDRESS` or `https://ADDRESS`, without a slash at the end.
@@ -76,6 +81,11 @@ impl Drop for Gateway {
             Running::Process(child) => {
                 // It may be gone already; either way there is nobody to tell.
                 let _ = child.kill();
+                let _ = child.wait();
+            }
+            Running::Family(child) => {
+                let pid = rustix::process::Pid::from_child(child);
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
                 let _ = child.wait();
             }
             Running::Runtime(runtime) => {
@@ -106,6 +116,24 @@ pub const fn local(port: u16) -> SocketAddr {
 /// Waits until something accepts and answers HTTP there, or the process is gone.
 fn wait_ready(name: &'static str, child: &mut Child, address: SocketAddr, target: &str) -> anyhow::Result<()> {
     wait_until(name, child, || crate::http::fetch(address, target).map(drop))
+}
+
+/// [`wait_ready`], over TLS if there is an authority.
+fn wait_ready_over(
+    name: &'static str,
+    child: &mut Child,
+    address: SocketAddr,
+    authority: Option<&str>,
+    target: &str,
+) -> anyhow::Result<()> {
+    let Some(authority) = authority else { return wait_ready(name, child, address, target) };
+    let config = crate::tls::client(authority, &rustls::version::TLS13)?;
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    wait_until(name, child, || {
+        let reply = crate::http::Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
+        anyhow::ensure!(reply.status == 200, "{target} answered {}", reply.status);
+        Ok(())
+    })
 }
 
 /// Waits until that succeeds, or the process is gone.

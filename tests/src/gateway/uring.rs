@@ -31,7 +31,14 @@ pub fn start() -> anyhow::Result<Gateway> {
             let _ = serve(&stream, &log);
         }
     });
-    Ok(Gateway { name: "io_uring", address, authority: None, running: Running::Threads, _folder: Some(folder) })
+    Ok(Gateway {
+        name: "io_uring",
+        address,
+        authority: None,
+        running: Running::Threads,
+        _behind: None,
+        _folder: Some(folder),
+    })
 }
 
 #[expect(unsafe_code, reason = "io_uring takes pointers, and only whoever submits knows how long they live")]

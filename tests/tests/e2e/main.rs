@@ -11,6 +11,7 @@ mod gateways;
 mod kernel;
 mod leftovers;
 mod load;
+mod openssl;
 mod oracle;
 mod record;
 mod secrets;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         leftovers::scenarios(),
         record::scenarios(),
         load::scenarios(),
+        openssl::scenarios(),
         oracle::scenarios(),
         secrets::scenarios(),
         silence::scenarios(),

@@ -16,7 +16,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let minio = [Need::Minio];
     let mut all = vec![
         Scenario::needing("tls::minio_stripped", &minio, stripped),
-        Scenario::needing("tls::bodies_do_not_cross_the_ring", &minio, bodies),
+        Scenario::needing("tls::bodies_do_not_cross_the_ring", &minio, || bodies(minio::start_tls(None)?)),
         Scenario::needing("tls::off_is_said", &minio, off),
         Scenario::needing("tls::minio_restarted", &minio, restarted),
     ];
@@ -24,7 +24,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         all.push(Scenario {
             name: format!("tls::minio_every_byte_{name}"),
             needs: minio.to_vec(),
-            run: Box::new(move || every_byte(version)),
+            run: Box::new(move || every_byte(minio::start_tls(None)?, version)),
         });
     }
     all
@@ -41,10 +41,10 @@ fn stripped() -> anyhow::Result<()> {
 }
 
 /// Several connections at a time, each call with its exact bytes and the client's own port.
-fn every_byte(version: &'static rustls::SupportedProtocolVersion) -> anyhow::Result<()> {
+pub(crate) fn every_byte(gateway: Gateway, version: &'static rustls::SupportedProtocolVersion) -> anyhow::Result<()> {
     const CONNECTIONS: usize = 20;
     const ROUNDS: usize = 5;
-    let world = World::around(minio::start_tls(None)?, &[])?;
+    let world = World::around(gateway, &[])?;
     let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, version)?;
     let open = || Connection::open_tls(world.gateway.address, &config);
     let mut calls = Vec::new();
@@ -67,9 +67,9 @@ fn every_byte(version: &'static rustls::SupportedProtocolVersion) -> anyhow::Res
 }
 
 /// Two large bodies, one each way: what crosses the ring is a bounded part of each.
-fn bodies() -> anyhow::Result<()> {
+pub(crate) fn bodies(gateway: Gateway) -> anyhow::Result<()> {
     const BODY_BYTES: usize = 64 << 20;
-    let world = World::around(minio::start_tls(None)?, &[])?;
+    let world = World::around(gateway, &[])?;
     let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
     let mut connection = Connection::open_tls(world.gateway.address, &config)?;
     let body = vec![b'b'; BODY_BYTES];
@@ -120,7 +120,7 @@ fn restarted() -> anyhow::Result<()> {
 }
 
 /// Every connection was read from its first byte on, and every call of the library is accounted for.
-fn read_whole(after: &After) -> anyhow::Result<()> {
+pub(crate) fn read_whole(after: &After) -> anyhow::Result<()> {
     let status = &after.status;
     let said = || format!("{}", status.0);
     anyhow::ensure!(status.rebuild("tls_connections_read") > 0, "no TLS was read: {}", said());
@@ -146,7 +146,7 @@ fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
     ])
 }
 
-fn ask(
+pub(crate) fn ask(
     gateway: &Gateway,
     connection: &mut Connection,
     op: &str,

@@ -5,7 +5,14 @@
 //! else is not understood, and said so. Bytes are compared instead of disassembled: a call's 32-bit distance that fits
 //! its target by chance is less likely than a bit error.
 
-use super::symbols::{self, Elf, Functions};
+use super::{
+    library::{Library, Point},
+    symbols::{self, Elf, Functions},
+};
+
+const RECEIVED: &str = "go_tls_received";
+const SENT: &str = "go_tls_sent";
+pub(super) const PROGRAMS: [&str; 2] = [RECEIVED, SENT];
 
 const READ: &str = "crypto/tls.(*Conn).Read";
 const WRITE_RECORD: &str = "crypto/tls.(*Conn).writeRecordLocked";
@@ -26,6 +33,16 @@ pub struct GoTls {
     pub conn_slot: u32,
     /// Behind the stack check of `writeRecordLocked`.
     pub sent: u64,
+}
+
+impl From<GoTls> for Library {
+    fn from(GoTls { version, received, conn_slot, sent }: GoTls) -> Self {
+        let points = vec![
+            Point { program: RECEIVED, offset: received, own: conn_slot },
+            Point { program: SENT, offset: sent, own: 0 },
+        ];
+        Self { name: "go crypto/tls", version, points }
+    }
 }
 
 /// Looks for them. None: it is no Go binary, or has no `crypto/tls`.

@@ -4,6 +4,8 @@
 //! Capture's thread attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
 mod go;
+mod library;
+mod openssl;
 mod served;
 mod symbols;
 
@@ -11,19 +13,15 @@ use super::{attach::AsPod, grace::monotonic_ns, lookout::News, status::TlsStatus
 use aya::{
     Ebpf,
     maps::{HashMap, MapData},
-    programs::{
-        UProbe,
-        uprobe::{UProbeAttachPoint, UProbeLinkId, UProbeScope},
-    },
 };
-use go::GoTls;
+use library::{Library, Probes, Programs};
 use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
 use served::{FileId, Served, Serving};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,23 +33,14 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 /// The kernel side has room for so many files at once; beyond it they are named as not covered.
 const MAX_FILES: usize = 256;
 
-const RECEIVED: &str = "go_tls_received";
-const SENT: &str = "go_tls_sent";
-
 /// What a file was found to be.
 #[derive(Clone, Debug)]
 struct Found {
     processes: Vec<Served>,
     /// Kept open: what is attached to is what was looked into.
     file: Arc<File>,
-    library: Library,
-}
-
-#[derive(Clone, Debug)]
-enum Library {
-    Go(GoTls),
-    /// None that is known; or why it is not understood.
-    Unknown(String),
+    /// Err: it has none that is known; or why it is not understood.
+    library: Result<Library, String>,
 }
 
 /// See the module.
@@ -62,8 +51,7 @@ pub struct Tls {
     /// Every file that is served from, with what became of it.
     covered: BTreeMap<FileId, Covered>,
     next_number: u32,
-    /// Why the kernel takes no probes at all.
-    refused: Option<String>,
+    programs: Programs,
 }
 
 struct Covered {
@@ -73,12 +61,6 @@ struct Covered {
     left: Option<Instant>,
 }
 
-struct Probes {
-    /// What the kernel side knows the file by.
-    number: u32,
-    links: Vec<(&'static str, UProbeLinkId)>,
-}
-
 impl Tls {
     /// Loads the programs and covers who has these listening sockets now. The finder is for the thread that looks on.
     pub fn start(
@@ -86,13 +68,16 @@ impl Tls {
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
         sockets: BTreeSet<u64>,
     ) -> (Self, Finder) {
-        let refused = load(ebpf).err();
-        if let Some(reason) = &refused {
-            warn!(%reason, "the kernel takes no probes in the gateway's code: TLS is not read");
+        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS));
+        for (program, reason) in programs.refused() {
+            warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
+        }
+        if let Err(reason) = openssl::switch_on(ebpf) {
+            warn!(%reason, "the kernel does not take what OpenSSL needs: its TLS is not read");
         }
         let mut finder = Finder::default();
         let news = finder.news.clone();
-        let mut tls = Self { news, files, covered: BTreeMap::new(), next_number: 0, refused };
+        let mut tls = Self { news, files, covered: BTreeMap::new(), next_number: 0, programs };
         finder.look(sockets);
         tls.keep_up(ebpf);
         (tls, finder)
@@ -107,21 +92,22 @@ impl Tls {
 
     /// Each process that serves a watched port.
     pub fn status(&self) -> Vec<TlsStatus> {
-        self.covered.values().flat_map(|covered| self.status_of(covered)).collect()
+        let all: Vec<_> = self.covered.values().flat_map(|covered| self.status_of(covered)).collect();
+        // Of a process with a library of its own file: that its program has none says nothing.
+        let has_library = |pid| all.iter().any(|one: &TlsStatus| one.pid == pid && !one.library.is_empty());
+        all.iter().filter(|one| !one.library.is_empty() || !has_library(one.pid)).cloned().collect()
     }
 
     fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
-        let (library, version) = match &found.library {
-            Library::Go(go) => ("go crypto/tls", go.version.as_str()),
-            Library::Unknown(_) => ("", ""),
-        };
+        let (library, version) =
+            found.library.as_ref().map_or(("", ""), |library| (library.name, library.version.as_str()));
         let connections = probes.as_ref().map_or(0, |probes| self.files.get(&probes.number, 0).map_or(0, |f| f.0.tied));
         let of_process = |process: &Served| TlsStatus {
             pid: process.pid,
             comm: process.comm.clone(),
             library: library.to_owned(),
             version: version.to_owned(),
-            probes: probes.as_ref().map_or(0, |probes| probes.links.len()),
+            probes: probes.as_ref().map_or(0, Probes::len),
             connections,
             problem: probes.as_ref().err().cloned().unwrap_or_default(),
         };
@@ -141,12 +127,16 @@ impl Tls {
             }
         }
         self.uncover_what_was_left(ebpf);
+        let with_library = found.values().filter(|found| found.library.is_ok()).flat_map(|found| &found.processes);
+        let read: BTreeSet<_> = with_library.map(|process| process.pid).collect();
         for (id, found) in found {
             let probes = self.attach(ebpf, &found);
             match &probes {
                 Ok(probes) => {
-                    info!(processes = ?names(&found), probes = probes.links.len(), "TLS is read as plaintext")
+                    info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
                 }
+                // Whose library is another file.
+                Err(_) if found.processes.iter().all(|process| read.contains(&process.pid)) => {}
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
             self.covered.insert(id, Covered { found, probes, left: None });
@@ -154,42 +144,19 @@ impl Tls {
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
-        let go = match &found.library {
-            Library::Go(go) => go,
-            Library::Unknown(why) => return Err(why.clone()),
-        };
-        if let Some(refused) = &self.refused {
-            return Err(refused.clone());
-        }
+        let library = found.library.as_ref().map_err(Clone::clone)?;
         if self.covered.len() >= MAX_FILES {
             return Err(format!("more than {MAX_FILES} files"));
         }
         self.next_number = self.next_number.wrapping_add(1);
-        let mut probes = Probes { number: self.next_number, links: Vec::new() };
-        // By descriptor: the very file that was looked into, whatever has become of its name and its process.
-        let path = format!("/proc/self/fd/{}", found.file.as_raw_fd());
-        let attached = [(RECEIVED, go.received, go.conn_slot), (SENT, go.sent, 0)].into_iter().try_for_each(
-            |(program, offset, own)| {
-                let told = u64::from(probes.number) << 32 | u64::from(own);
-                let point = UProbeAttachPoint { location: offset.into(), cookie: Some(told) };
-                let link = uprobe(ebpf, program)?
-                    .attach(point, &path, UProbeScope::AllProcesses)
-                    .map_err(|error| super::attach::chain(&error))?;
-                probes.links.push((program, link));
-                Ok(())
-            },
-        );
+        let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
         // From here on every byte of plaintext is seen.
         let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), tied: 0 });
-        let told =
-            attached.and_then(|()| self.files.insert(probes.number, ready, 0).map_err(|error| error.to_string()));
-        match told {
-            Ok(()) => Ok(probes),
-            Err(why) => {
-                detach(ebpf, probes);
-                Err(why)
-            }
+        if let Err(error) = self.files.insert(probes.number, ready, 0) {
+            probes.detach(ebpf);
+            return Err(error.to_string());
         }
+        Ok(probes)
     }
 
     fn uncover_what_was_left(&mut self, ebpf: &mut Ebpf) {
@@ -198,33 +165,8 @@ impl Tls {
             if let Ok(probes) = covered.probes {
                 // It may be that nobody has put it there.
                 let _ = self.files.remove(&probes.number);
-                detach(ebpf, probes);
+                probes.detach(ebpf);
             }
-        }
-    }
-}
-
-fn load(ebpf: &mut Ebpf) -> Result<(), String> {
-    if !cfg!(target_arch = "x86_64") {
-        return Err("the probes read x86-64 registers".to_owned());
-    }
-    for program in [RECEIVED, SENT] {
-        uprobe(ebpf, program)?.load().map_err(|error| super::attach::chain(&error))?;
-    }
-    Ok(())
-}
-
-fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.try_into().map_err(|error| super::attach::chain(&error))
-}
-
-fn detach(ebpf: &mut Ebpf, probes: Probes) {
-    for (program, link) in probes.links {
-        let detached = uprobe(ebpf, program)
-            .and_then(|program| program.detach(link).map_err(|error| super::attach::chain(&error)));
-        if let Err(reason) = detached {
-            warn!(program, %reason, "a probe could not be taken out");
         }
     }
 }
@@ -262,18 +204,27 @@ impl Finder {
     }
 }
 
-/// None: the process has gone.
+/// None: the process has gone, or the file is no library after all.
 fn look_into(process: Served) -> Option<Found> {
-    let file = File::open(served::executable(process.pid)).ok()?;
+    let file = File::open(&process.path).ok()?;
     let metadata = file.metadata().ok()?;
     if (FileId { device: metadata.dev(), inode: metadata.ino() }) != process.file {
         return None;
     }
     let cache = ReadCache::new(file.try_clone().ok()?);
-    let library = match symbols::Elf::parse(&cache).map(|elf| go::find(&elf)) {
-        Some(Ok(Some(go))) => Library::Go(go),
-        Some(Ok(None)) | None => Library::Unknown("no TLS library that is known".to_owned()),
-        Some(Err(why)) => Library::Unknown(why),
+    let found = symbols::Elf::parse(&cache).map_or(Ok(None), |elf| library_in(&elf, &process));
+    let library = match found {
+        Ok(Some(library)) => Ok(library),
+        Ok(None) if process.is_library => return None,
+        Ok(None) => Err("no TLS library that is known".to_owned()),
+        Err(why) => Err(why),
     };
     Some(Found { processes: vec![process], file: Arc::new(file), library })
+}
+
+fn library_in(elf: &symbols::Elf<'_>, process: &Served) -> Result<Option<Library>, String> {
+    match go::find(elf)? {
+        Some(go) => Ok(Some(go.into())),
+        None => openssl::find(elf, process.companion.as_deref()),
+    }
 }

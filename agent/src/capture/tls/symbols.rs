@@ -7,7 +7,7 @@ use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
     read::{ReadCache, ReadRef as _, elf::ElfFile64},
 };
-use std::{collections::HashMap, fs::File};
+use std::{collections::HashMap, fs::File, ops::Range};
 
 /// No function that is looked into is longer.
 const MAX_FUNCTION_BYTES: u64 = 64 * 1024;
@@ -49,6 +49,22 @@ impl<'a> Elf<'a> {
         self.cache.read_bytes_at(self.file_offset(function.address)?, bytes).ok()
     }
 
+    /// That many bytes at an address.
+    pub(super) fn bytes(&self, address: u64, count: u64) -> Option<&'a [u8]> {
+        self.cache.read_bytes_at(self.file_offset(address)?, count).ok()
+    }
+
+    /// Where the code is that the file's own functions are made of, stubs for others' apart.
+    pub(super) fn text(&self) -> Option<Range<u64>> {
+        let section = self.elf.section_by_name(".text")?;
+        Some(section.address()..section.address().checked_add(section.size())?)
+    }
+
+    /// What the file has of constant data.
+    pub(super) fn constants(&self) -> Option<&'a [u8]> {
+        Some(self.section(&[".rodata"])?.1)
+    }
+
     fn section(&self, names: &[&str]) -> Option<(u64, &'a [u8])> {
         let section = names.iter().find_map(|name| self.elf.section_by_name(name))?;
         Some((section.address(), section.data().ok()?))
@@ -88,6 +104,20 @@ pub(super) fn functions(elf: &Elf<'_>, names: &[&'static str]) -> Result<Functio
         found = from_go_table(elf, names).ok_or("it is stripped, and its table of functions is not understood")?;
     }
     Ok(found)
+}
+
+/// Functions by the name under which others call them.
+pub(super) type Exports = HashMap<&'static str, Function>;
+
+/// The functions of these names that the file offers, or at least has.
+pub(super) fn exports(elf: &Elf<'_>, names: &[&'static str]) -> Exports {
+    let mut found = Exports::new();
+    for symbol in elf.elf.dynamic_symbols().chain(elf.elf.symbols()).filter(|symbol| symbol.is_definition()) {
+        if let Some(name) = symbol.name().ok().and_then(|name| names.iter().find(|wanted| **wanted == name)) {
+            found.entry(name).or_insert(Function { address: symbol.address(), bytes: symbol.size() });
+        }
+    }
+    found
 }
 
 /// Magic of Go 1.18 and 1.19, and of 1.20 and later.

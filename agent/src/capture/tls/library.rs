@@ -1,0 +1,118 @@
+//! A TLS library as it was found in a file, and its probes.
+
+use crate::capture::attach::chain;
+use aya::{
+    Ebpf,
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachPoint, UProbeLinkId, UProbeScope},
+    },
+};
+use std::{collections::BTreeMap, fs::File, os::fd::AsRawFd as _};
+use tracing::warn;
+
+/// A library whose plaintext can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Library {
+    /// As `status` calls it.
+    pub name: &'static str,
+    /// As the file tells it.
+    pub version: String,
+    /// In the order in which they are attached; where a call has two, the one at its end comes first.
+    pub points: Vec<Point>,
+}
+
+/// Where a probe goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    /// The kernel object's program. Its section says whether it runs at the instruction or at the end of the function that
+    /// begins there.
+    pub program: &'static str,
+    /// In the file.
+    pub offset: u64,
+    /// A number for the program's own use.
+    pub own: u32,
+}
+
+/// What is attached to a file.
+pub(super) struct Probes {
+    /// What the kernel side knows the file by.
+    pub number: u32,
+    links: Vec<(&'static str, UProbeLinkId)>,
+}
+
+/// The programs for TLS that the kernel has taken, and why not the others.
+#[derive(Debug, Default)]
+pub(super) struct Programs(BTreeMap<&'static str, Result<(), String>>);
+
+impl Programs {
+    /// Loads each by itself: what the kernel has against one says nothing of another library's.
+    pub fn load(ebpf: &mut Ebpf, names: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(names.into_iter().map(|name| (name, load(ebpf, name))).collect())
+    }
+
+    /// Those that the kernel refuses, with its reasons.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.0.iter().filter_map(|(name, loaded)| Some((*name, loaded.as_ref().err()?.as_str())))
+    }
+
+    /// Puts all probes of a library into that file.
+    ///
+    /// # Errors
+    /// The kernel does not take one of them; then none is in.
+    pub fn attach(&self, ebpf: &mut Ebpf, file: &File, library: &Library, number: u32) -> Result<Probes, String> {
+        // By descriptor: the very file that was looked into, whatever has become of its name and its process.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mut probes = Probes { number, links: Vec::new() };
+        let attached = library.points.iter().try_for_each(|Point { program, offset, own }| {
+            match self.0.get(program) {
+                Some(Ok(())) => {}
+                Some(Err(why)) => return Err(format!("the kernel refuses {program}: {why}")),
+                None => return Err(format!("{program} is not loaded")),
+            }
+            let told = u64::from(number) << 32 | u64::from(*own);
+            let point = UProbeAttachPoint { location: (*offset).into(), cookie: Some(told) };
+            let link = uprobe(ebpf, program)?
+                .attach(point, &path, UProbeScope::AllProcesses)
+                .map_err(|error| chain(&error))?;
+            probes.links.push((program, link));
+            Ok(())
+        });
+        match attached {
+            Ok(()) => Ok(probes),
+            Err(why) => {
+                probes.detach(ebpf);
+                Err(why)
+            }
+        }
+    }
+}
+
+impl Probes {
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Takes them out.
+    pub fn detach(self, ebpf: &mut Ebpf) {
+        for (program, link) in self.links {
+            let detached =
+                uprobe(ebpf, program).and_then(|program| program.detach(link).map_err(|error| chain(&error)));
+            if let Err(reason) = detached {
+                warn!(program, %reason, "a probe could not be taken out");
+            }
+        }
+    }
+}
+
+fn load(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Err("the probes read x86-64 registers".to_owned());
+    }
+    uprobe(ebpf, name)?.load().map_err(|error| chain(&error))
+}
+
+fn uprobe<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut UProbe, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    program.try_into().map_err(|error| chain(&error))
+}

@@ -1,0 +1,191 @@
+//! Servers that end TLS in front of MinIO, each with OpenSSL in its own way. The hop behind them is plain HTTP on a port of
+//! its own, which nobody watches.
+
+use super::minio::{self, HEALTH};
+use super::{Gateway, Running, free_port, local, wait_ready_over};
+use crate::need::{Missing, Need, server, tool};
+use crate::tls;
+use crate::webhook::authority::Authority;
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Reads and writes its sockets through the library; processes.
+    Nginx,
+    /// Reads and writes them itself, inside the library's calls; threads.
+    Haproxy,
+    /// Moves the bytes itself, outside the library's calls, which are in its own binary.
+    Node,
+    /// The same, with the shared library.
+    Asyncio,
+}
+
+impl Front {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Node, Self::Asyncio];
+
+    /// For the names of tests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Node => "node",
+            Self::Asyncio => "asyncio",
+        }
+    }
+
+    /// Whether the library never sees the socket.
+    #[must_use]
+    pub const fn moves_bytes_itself(self) -> bool {
+        matches!(self, Self::Node | Self::Asyncio)
+    }
+
+    /// What it cannot run without.
+    #[must_use]
+    pub const fn needs(self) -> [Need; 2] {
+        match self {
+            Self::Nginx => [Need::Minio, Need::Nginx],
+            Self::Haproxy => [Need::Minio, Need::Haproxy],
+            Self::Node => [Need::Minio, Need::Node],
+            Self::Asyncio => [Need::Minio, Need::Python],
+        }
+    }
+
+    /// Starts it on a free port, and MinIO behind it.
+    ///
+    /// # Errors
+    /// One of them is missing, or does not come up.
+    pub fn start(self) -> anyhow::Result<Gateway> {
+        let behind = minio::start()?;
+        let address = local(free_port()?);
+        let authority = Authority::new()?;
+        let folder = tempfile::tempdir().context("a folder for a server")?;
+        let mut command = self.command(folder.path(), &authority, address, behind.address)?;
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().with_context(|| format!("starting {}", self.name()))?;
+        let authority = Some(authority.pem());
+        let ready = wait_ready_over(self.name(), &mut child, address, authority.as_deref(), HEALTH);
+        // In the struct first, so that an error below ends the process too.
+        let gateway = Gateway {
+            name: self.name(),
+            address,
+            authority,
+            running: Running::Family(child),
+            _behind: Some(Box::new(behind)),
+            _folder: Some(folder),
+        };
+        ready.map(|()| gateway)
+    }
+
+    fn command(
+        self,
+        folder: &Path,
+        authority: &Authority,
+        address: SocketAddr,
+        behind: SocketAddr,
+    ) -> anyhow::Result<Command> {
+        let (certificate, key) = tls::files(authority, folder)?;
+        let configuration = folder.join("configuration");
+        let interpreted = |interpreter: &Path, script: &str| {
+            let mut command = Command::new(interpreter);
+            command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways").join(script));
+            command.args([address.port().to_string(), behind.port().to_string()]).arg(&certificate).arg(&key);
+            command
+        };
+        Ok(match self {
+            Self::Nginx => {
+                std::fs::create_dir(folder.join("logs"))?;
+                std::fs::write(&configuration, nginx(&folder.to_string_lossy(), address, behind))?;
+                let mut command = self.unpacked()?;
+                command.arg("-p").arg(folder).arg("-c").arg(configuration).args(["-e", "stderr"]);
+                command
+            }
+            Self::Haproxy => {
+                let both = folder.join("both.pem");
+                std::fs::write(&both, [std::fs::read(&certificate)?, std::fs::read(&key)?].concat())?;
+                std::fs::write(&configuration, haproxy(&both.to_string_lossy(), address, behind))?;
+                let mut command = self.unpacked()?;
+                command.arg("-db").arg("-f").arg(configuration);
+                command
+            }
+            Self::Node => interpreted(Path::new("node"), "https_front.js"),
+            Self::Asyncio => interpreted(&tool("S3AUDITD_PYTHON").map_err(said)?, "asyncio_front.py"),
+        })
+    }
+
+    /// One of Debian's servers.
+    fn unpacked(self) -> anyhow::Result<Command> {
+        let (binary, libraries) = server(self.name()).map_err(said)?;
+        let mut command = Command::new(binary);
+        command.env("LD_LIBRARY_PATH", libraries);
+        Ok(command)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands behind map_err")]
+fn said(missing: Missing) -> anyhow::Error {
+    anyhow::anyhow!(missing.reason().to_owned())
+}
+
+fn nginx(folder: &str, address: SocketAddr, behind: SocketAddr) -> String {
+    format!(
+        r#"
+daemon off;
+worker_processes 2;
+pid {folder}/pid;
+error_log stderr crit;
+user root;
+events {{ worker_connections 1000; }}
+http {{
+  access_log off;
+  client_max_body_size 0;
+  keepalive_requests 1000000;
+  client_body_temp_path {folder}/bodies;
+  proxy_temp_path {folder}/replies;
+  fastcgi_temp_path {folder}/unused;
+  uwsgi_temp_path {folder}/unused;
+  scgi_temp_path {folder}/unused;
+  upstream behind {{ server {behind}; keepalive 32; }}
+  server {{
+    listen {address} ssl;
+    ssl_certificate {folder}/certificate.pem;
+    ssl_certificate_key {folder}/key.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    location / {{
+      proxy_pass http://behind;
+      proxy_http_version 1.1;
+      proxy_set_header Host $http_host;
+      proxy_set_header Connection "";
+      proxy_request_buffering off;
+      proxy_buffering off;
+    }}
+  }}
+}}
+"#
+    )
+}
+
+fn haproxy(pair: &str, address: SocketAddr, behind: SocketAddr) -> String {
+    format!(
+        "
+global
+  maxconn 1000
+  nbthread 2
+defaults
+  mode http
+  timeout connect 10s
+  timeout client 60s
+  timeout server 60s
+frontend front
+  bind {address} ssl crt {pair} ssl-min-ver TLSv1.2
+  default_backend behind
+backend behind
+  server minio {behind}
+"
+    )
+}

@@ -1,0 +1,86 @@
+//! TLS that OpenSSL ends, in servers that use it in different ways.
+
+use crate::Scenario;
+use crate::tls::{ask, bodies, every_byte, read_whole};
+use anyhow::Context as _;
+use rusty_s3::Method;
+use s3auditd_tests::call::Call;
+use s3auditd_tests::client::script::Script;
+use s3auditd_tests::gateway::{Gateway, front::Front, moto};
+use s3auditd_tests::http::Connection;
+use s3auditd_tests::need::Need;
+use s3auditd_tests::tls;
+use s3auditd_tests::world::World;
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for front in Front::ALL {
+        let scenario = |what: &str, run: Box<dyn Fn() -> anyhow::Result<()> + Send>| Scenario {
+            name: format!("openssl::{}_{what}", front.name()),
+            needs: front.needs().to_vec(),
+            run,
+        };
+        for (name, version) in tls::VERSIONS {
+            let run = move || every_byte(front.start()?, version);
+            all.push(scenario(&format!("every_byte_{name}"), Box::new(run)));
+        }
+        all.push(scenario("bodies_do_not_cross_the_ring", Box::new(move || bodies(front.start()?))));
+        let before = if front.moves_bytes_itself() { from_before_unread } else { from_before };
+        all.push(scenario("connection_from_before", Box::new(move || before(front.start()?))));
+        let needs = Script::Boto3.needs().iter().chain(&front.needs()).copied().collect();
+        all.push(Scenario { needs, ..scenario("boto3", Box::new(move || clients(front.start()?, Script::Boto3))) });
+    }
+    for script in Script::ALL {
+        all.push(Scenario {
+            name: format!("openssl::python_{}", script.name()),
+            needs: script.needs().iter().copied().chain([Need::Moto]).collect(),
+            run: Box::new(move || clients(moto::start_tls()?, script)),
+        });
+    }
+    all
+}
+
+/// What a real client does.
+fn clients(gateway: Gateway, script: Script) -> anyhow::Result<()> {
+    let world = World::around(gateway, &[])?;
+    let calls = script.round(&world.gateway)?;
+    read_whole(&world.expect(&calls)?)
+}
+
+/// A connection that has been used before the daemon is there, and what is done on it then.
+fn used_before(gateway: Gateway) -> anyhow::Result<(World, Vec<Call>)> {
+    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let mut connection = Connection::open_tls(gateway.address, &config)?;
+    ask(&gateway, &mut connection, "CreateBucket", Method::Put, "before", None, b"")?;
+    let world = World::around(gateway, &[])?;
+    let mut calls = Vec::new();
+    for number in 0..10 {
+        let key = format!("after-{number}");
+        let mut one =
+            |op, method, body: &[u8]| ask(&world.gateway, &mut connection, op, method, "before", Some(&key), body);
+        calls.push(one("PutObject", Method::Put, &vec![b'x'; number * 5000])?);
+        calls.push(one("GetObject", Method::Get, b"")?);
+    }
+    Ok((world, calls))
+}
+
+/// Its hello was not seen, and nothing else ties it: its bytes are what they are to anybody, and a new connection is read.
+fn from_before_unread(gateway: Gateway) -> anyhow::Result<()> {
+    let (world, _) = used_before(gateway)?;
+    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let mut connection = Connection::open_tls(world.gateway.address, &config)?;
+    let calls = [ask(&world.gateway, &mut connection, "GetObject", Method::Get, "before", Some("after-1"), b"")?];
+    drop(connection);
+    let after = world.expect(&calls)?;
+    let (read, unsynced) = (after.status.rebuild("tls_connections_read"), after.status.rebuild("unsynced_bytes"));
+    anyhow::ensure!(read == 1 && unsynced > 0, "{}", after.status.0);
+    Ok(())
+}
+
+/// What comes when the daemon is there has its records.
+fn from_before(gateway: Gateway) -> anyhow::Result<()> {
+    let (world, calls) = used_before(gateway)?;
+    let after = world.expect(&calls)?;
+    anyhow::ensure!(after.status.rebuild("tls_connections_read") == 1, "{}", after.status.0);
+    Ok(())
+}
