@@ -11,8 +11,10 @@ mod plaintext;
 
 use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
+use crate::exchange::Completion;
 use crate::handshake::Handshake;
 use crate::http::conversation::{Closing, Conversation};
+use crate::http::open::Open;
 use crate::loss::LossCause;
 use crate::pipeline::{Limits, Moved, Output};
 use crate::sample::{OwnedSample, Sample};
@@ -56,6 +58,10 @@ pub(crate) struct Connection {
     /// Which bytes the streams are of.
     layer: Layer,
     handshake: Handshake,
+    /// Until every ring has been drained past this time, the handshake may still come, late.
+    handshake_until: Option<u64>,
+    /// What ended meanwhile.
+    held: Vec<(Open, Completion)>,
     /// `lost` of the latest sample.
     lost: u32,
     /// The streams' beginning is known. Until then pieces wait: an earlier one may come from another CPU.
@@ -103,6 +109,8 @@ impl Connection {
             } else {
                 Handshake::from_the_start(received, sent)
             },
+            handshake_until: None,
+            held: Vec::new(),
             lost: 0,
             anchored: false,
             received: Stream::starting_at(received),
@@ -134,6 +142,9 @@ impl Connection {
         }
         if sample.layer == Layer::Socket {
             self.handshake.take(sample);
+            if self.handshake.is_whole() {
+                self.hand_out_held(out);
+            }
         }
         match (self.layer, sample.layer) {
             (Layer::Socket, Layer::Socket) => {}
@@ -228,6 +239,9 @@ impl Connection {
     /// Every ring has been drained past this time: what is older has arrived or is lost. True when the connection is
     /// over.
     pub(crate) fn advance(&mut self, drained_until_ns: u64, out: &mut Outside<'_>) -> bool {
+        if self.handshake_until.is_some_and(|until| until < drained_until_ns) {
+            self.hand_out_held(out);
+        }
         if !self.anchored && self.first_time().is_some_and(|time_ns| time_ns < drained_until_ns) {
             self.anchor_at_the_first(out);
         }
@@ -254,6 +268,7 @@ impl Connection {
 
     /// Hands out what is open, because the connection ends for us.
     pub(crate) fn end(&mut self, closing: Closing, time_ns: u64, out: &mut Outside<'_>) {
+        self.hand_out_held(out);
         self.converse(out, |http, cx| http.close(closing, time_ns, cx));
         let balances = self.balances(Direction::Received) && self.balances(Direction::Sent);
         let counter = if balances {
@@ -285,6 +300,7 @@ impl Connection {
     pub(crate) fn waits(&self) -> bool {
         !self.anchored
             || self.closed.is_some()
+            || !self.held.is_empty()
             || !self.received.assembler.is_empty()
             || !self.sent.assembler.is_empty()
             || self.http.has_unsettled()
@@ -293,7 +309,8 @@ impl Connection {
     /// An estimate of the bytes it buffers.
     pub(crate) fn cost(&self) -> usize {
         let pending = self.received.assembler.cost().saturating_add(self.sent.assembler.cost());
-        pending.saturating_add(self.http.cost()).saturating_add(self.handshake.cost())
+        let held = self.held.iter().map(|(open, _)| open.cost()).sum::<usize>();
+        pending.saturating_add(self.http.cost()).saturating_add(self.handshake.cost()).saturating_add(held)
     }
 
     fn anchor(&mut self, received: u64, sent: u64) {

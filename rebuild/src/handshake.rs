@@ -88,6 +88,11 @@ impl Handshake {
         self.session.clone().unwrap_or_default()
     }
 
+    /// Nothing more will be known.
+    pub(crate) const fn is_whole(&self) -> bool {
+        matches!((&self.received.state, &self.sent.state), (State::Done, State::Done))
+    }
+
     /// What it buffers.
     pub(crate) fn cost(&self) -> usize {
         self.received.cost() + self.sent.cost()

@@ -123,16 +123,23 @@ impl Connection {
         let mut ended = Vec::new();
         let mut cx = Context { limits: out.limits, counters: out.counters, ended: &mut ended };
         step(&mut self.http, &mut cx);
+        if self.handshake_until.is_some() {
+            self.held.append(&mut ended);
+        }
         for (open, completion) in ended {
-            let exchange = self.exchange(open, completion);
-            out.counters.ended(exchange.completion);
-            out.outputs.push_back(Output::Exchange(Box::new(exchange)));
+            self.hand_out(open, completion, out);
         }
         while let Some(range) = self.http.next_doubtful() {
             out.counters.gaps += 1;
             out.counters.operations_hidden_at_most += range.may_hide;
             out.outputs.push_back(Output::Gap(Box::new(self.gap(range))));
         }
+    }
+
+    pub(super) fn hand_out(&self, open: Open, completion: Completion, out: &mut Outside<'_>) {
+        let exchange = self.exchange(open, completion);
+        out.counters.ended(exchange.completion);
+        out.outputs.push_back(Output::Exchange(Box::new(exchange)));
     }
 
     fn gap(&self, range: Range) -> Gap {

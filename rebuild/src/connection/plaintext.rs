@@ -24,6 +24,8 @@ impl Connection {
         }
         let announced = self.http.announced();
         self.layer = layer;
+        // Another CPU's ring may have it still.
+        self.handshake_until = (!self.handshake.is_whole()).then_some(time_ns);
         self.received = Stream::starting_at(0);
         self.sent = Stream::starting_at(0);
         self.told = (time_ns, 0, 0);
@@ -53,6 +55,14 @@ impl Connection {
             Kind::LocalClosed => note_first(&mut self.local_closed_ns, sample.header.time_ns),
             // The kernel side tells the end in numbers of plaintext.
             Kind::Opened | Kind::Closed => {}
+        }
+    }
+
+    /// What ended before the handshake was known has nothing to wait for any more.
+    pub(super) fn hand_out_held(&mut self, out: &mut Outside<'_>) {
+        self.handshake_until = None;
+        for (open, completion) in std::mem::take(&mut self.held) {
+            self.hand_out(open, completion, out);
         }
     }
 

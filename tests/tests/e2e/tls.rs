@@ -63,6 +63,11 @@ pub(crate) fn every_byte(gateway: Gateway, version: &'static rustls::SupportedPr
     }
     drop((first, connections));
     let after = world.expect(&calls)?;
+    let name = if version.version == rustls::ProtocolVersion::TLSv1_3 { "TLSv1.3" } else { "TLSv1.2" };
+    for record in &after.records {
+        let said = &record.0.pointer("/s3auditd/tls/version");
+        anyhow::ensure!(*said == Some(&name.into()), "a record of {name} says {said:?}: {}", record.0);
+    }
     read_whole(&after)
 }
 
@@ -129,6 +134,11 @@ pub(crate) fn read_whole(after: &After) -> anyhow::Result<()> {
     }
     for never in ["plaintext_untied", "plaintext_no_buffer"] {
         anyhow::ensure!(status.kernel(never) == 0, "{never} is {}: {}", status.kernel(never), said());
+    }
+    for record in &after.records {
+        let tls = record.0.pointer("/s3auditd/tls").with_context(|| format!("no TLS is named: {}", record.0))?;
+        let is_whole = tls.get("handshake") == Some(&"seen".into()) && tls.get("cipherSuite").is_some();
+        anyhow::ensure!(is_whole, "the handshake was seen, and the record says {tls}");
     }
     Ok(())
 }
