@@ -9,13 +9,17 @@ use super::{
 };
 use crate::{
     maps::{Scratch, scratch},
-    watch::{connection, place},
+    watch::place,
 };
 use aya_ebpf::helpers::generated::bpf_loop;
-use core::ffi::{c_long, c_void};
+use core::{
+    ffi::{c_long, c_void},
+    ptr::NonNull,
+};
 use s3auditd_common::{
     head::{LOOK_BYTES, MAX_LOOK_STEPS, begins, may_be_left_out},
     sample::Direction,
+    settings::ConnectionState,
 };
 
 /// A reply's first call is looked at if it moves at least so much: what is smaller is whole, or nearly.
@@ -31,25 +35,30 @@ const BEGINNING_BYTES: u64 = 16;
 /// # Safety
 /// The buffer is the running program's own; `carry` is a [`Carry`] that says so.
 #[inline(always)]
-pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void) {
+pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<ConnectionState>) {
     // SAFETY: the caller upholds it.
     let (walk, kind) = unsafe { (&mut (*scratch).walk, (*scratch).header.kind) };
-    let Some(state) = connection(walk.cookie) else { return };
     let direction = direction_of(kind);
     let known = walk.filled >= BEGINNING_BYTES;
-    let (first, second) = (eight(scratch, 0), eight(scratch, 8));
+    let (mut first, second) = (eight(scratch, 0), eight(scratch, 8));
     // SAFETY: a map value that lives until the socket is destroyed.
-    let (place, request) = unsafe {
-        if let Direction::Received = direction {
-            (*state.as_ptr()).request = if known { first as u32 } else { 0 };
+    let (place, request) = unsafe { (&mut *place(state, direction), &mut (*state.as_ptr()).request) };
+    if let Direction::Received = direction {
+        if place.run == 1 {
+            // Its first byte came alone.
+            first = first << 8 | u64::from(*request as u8);
         }
-        (&mut *place(state, direction), (*state.as_ptr()).request)
-    };
+        *request = match walk.filled {
+            1 => u32::from(first as u8),
+            _ if known => first as u32,
+            _ => 0,
+        };
+    }
     let len = walk.end.wrapping_sub(walk.from);
     if known && (place.in_body == 0 || begins(direction, first)) {
         place.in_body = 0;
         let long = matches!(direction, Direction::Received) || len >= MIN_REPLY_BYTES || len == FULL_BUFFER_BYTES;
-        if !long || !may_be_left_out(direction, request, first, second) {
+        if !long || !may_be_left_out(direction, *request, first, second) {
             return;
         }
         // SAFETY: the callback has the signature that the helper calls, and the caller upholds the rest.

@@ -8,14 +8,16 @@ pub use walk::{Source, Walk};
 
 use crate::{
     emit::{Origin, count_lost_bytes, fill, output_unseen},
+    kernel::constant,
     maps::{Scratch, buffer_of, count_of, scratch},
     watch::{connection, place},
 };
 use aya_ebpf::helpers::generated::bpf_loop;
-use core::ffi::c_void;
+use core::{ffi::c_void, ptr::NonNull};
 use s3auditd_common::{
     counters::KernelCounter,
     sample::{Direction, Kind, Unseen},
+    settings::ConnectionState,
 };
 use walk::{CONTINUE, Carry, Start, flush, step, step_in};
 use wanted::{Wanted, remaining_budget, turn, wanted};
@@ -46,8 +48,10 @@ pub unsafe fn take<const BOUNDED: bool>(
     call: &Call,
     source: impl FnOnce() -> Source,
 ) {
+    // The verifier knows it, and follows one way only.
+    let looks = !BOUNDED && constant(|c| &c.looks) != 0;
     turn(origin, call.direction);
-    let Wanted { silent, skip, told, withheld, unlimited } = wanted::<BOUNDED>(origin, call);
+    let Wanted { silent, skip, told, withheld, unlimited } = wanted(origin, call, looks);
     if silent {
         return;
     }
@@ -83,7 +87,7 @@ pub unsafe fn take<const BOUNDED: bool>(
         unsafe { output_unseen(context, program, header, seq, left, source.unseen(), origin.state) };
         return;
     }
-    let held = !BOUNDED && !unlimited && wanted::is_turn(origin, call.direction);
+    let held = looks && !unlimited && wanted::may_begin(origin, call.direction);
     let start =
         Start { cookie: origin.cookie, program, seq: call.seq, len: call.len, skip, wanted: copied, unlimited, held };
     // SAFETY: the buffer is this program's own.
@@ -104,12 +108,17 @@ pub unsafe fn take<const BOUNDED: bool>(
     } else {
         let mut carry = Carry { context, buffer };
         let carry = (&raw mut carry).cast();
-        // SAFETY: the callback has the signature that the helper calls, and `carry` outlives the loop.
-        unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0) };
-        // SAFETY: the buffer is this program's own, and what was carried outlives the loops.
+        // SAFETY: the buffer is this program's own; the callback has the signature that the helper calls, and what is carried
+        // outlives the loops.
         unsafe {
-            if (*scratch).walk.held != 0 {
-                body::look(scratch, carry);
+            // One buffer of one piece, the usual case, needs no loop.
+            if !looks || step_in::<true>(context, scratch) == CONTINUE {
+                bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0);
+            }
+            if looks && (*scratch).walk.held != 0 {
+                if let Some(state) = origin.state {
+                    body::look(scratch, carry, state);
+                }
                 (*scratch).walk.held = 0;
                 if (*scratch).walk.wanted != 0 && (*scratch).walk.faulted == 0 {
                     bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0);
@@ -121,7 +130,7 @@ pub unsafe fn take<const BOUNDED: bool>(
     }
 
     // SAFETY: the context is the running program's own, and so is the buffer.
-    unsafe { account(context, scratch) };
+    unsafe { account(context, scratch, origin.state, looks) };
 }
 
 /// Tells that there was a call, without a length: what the socket's numbers count is not what the caller moved.
@@ -150,19 +159,21 @@ pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, 
 /// # Safety
 /// The context and the buffer are the running program's own.
 #[inline(always)]
-unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
+unsafe fn account(context: *mut c_void, scratch: *mut Scratch, state: Option<NonNull<ConnectionState>>, looks: bool) {
     // SAFETY: the caller upholds it.
     let (walk, header) = unsafe { (&(*scratch).walk, &raw mut (*scratch).header) };
     let program = walk.program;
     count_of(program, KernelCounter::Emitted, walk.emitted);
     count_of(program, KernelCounter::EmittedBytes, walk.emitted_bytes);
-    count_of(program, KernelCounter::LostRingFull, walk.lost_full);
-    count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
     // SAFETY: the header is filled.
     let kind = unsafe { (*header).kind };
-    count_lost_bytes(program, kind, walk.lost_bytes);
-    // None: the table is full.
-    let state = connection(walk.cookie);
+    if walk.lost_full | walk.lost_refused != 0 {
+        count_of(program, KernelCounter::LostRingFull, walk.lost_full);
+        count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
+        count_lost_bytes(program, kind, walk.lost_bytes);
+    }
+    // None: the table is full. Before 6.2 keeping it through the loop would cost the verifier too much.
+    let state = if looks { state } else { connection(walk.cookie) };
     if let Some(state) = state {
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {

@@ -56,20 +56,20 @@ impl Wanted {
     const NOTHING: Self = Self { silent: true, ..Self::EVERYTHING };
 }
 
-/// See the module. `BOUNDED`: as in `take`; bodies are not known there.
+/// See the module. `looks`: at heads; bodies are not known otherwise.
 #[inline(always)]
-pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
+pub fn wanted(origin: &Origin, call: &Call, looks: bool) -> Wanted {
     let end = call.seq.wrapping_add(call.len);
     let key = window_key(origin.cookie, call.direction);
     let Some(window) = WINDOWS.get_ptr_mut(key) else {
-        return of_body::<BOUNDED>(origin, call, end);
+        return of_body(origin, call, end, looks);
     };
     // SAFETY: a map value; the agent replaces values whole.
     let Window { mut until, kind, plaintext, mut more_steps } = unsafe { *window };
     if (plaintext != 0) != (origin.layer as u8 != Layer::Socket as u8) {
         // It counts other bytes: set before the connection's plaintext began to be read.
         let _gone_already = WINDOWS.remove(key);
-        return of_body::<BOUNDED>(origin, call, end);
+        return of_body(origin, call, end, looks);
     }
     // Signed distances: right as long as a step, and a call, is less than 2 GiB long, which it is.
     let mut end_past = end.wrapping_sub(until) as i32;
@@ -84,7 +84,9 @@ pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
             // copied by that is known by its sequence numbers.
             // SAFETY: as above.
             unsafe { *window = Window { until, kind, plaintext, more_steps } };
-            forget_body(origin, call.direction);
+            if looks {
+                forget_body(origin, call.direction);
+            }
             return Wanted { skip: call.len, told: call.len, ..Wanted::EVERYTHING };
         }
     }
@@ -99,10 +101,12 @@ pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
         }
     }
     if start_past >= 0 {
-        return of_body::<BOUNDED>(origin, call, end);
+        return of_body(origin, call, end, looks);
     }
     // User space has read the head, and knows better.
-    forget_body(origin, call.direction);
+    if looks {
+        forget_body(origin, call.direction);
+    }
     if kind != WindowKind::Skip as u8 {
         return Wanted { unlimited: true, ..Wanted::EVERYTHING };
     }
@@ -117,12 +121,12 @@ pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
 
 /// What the body leaves that the call is in, if it is in one.
 #[inline(always)]
-fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wanted {
-    let Some(state) = origin.state else { return Wanted::EVERYTHING };
+fn of_body(origin: &Origin, call: &Call, end: u32, looks: bool) -> Wanted {
+    let Some(state) = origin.state.filter(|_| looks) else { return Wanted::EVERYTHING };
     // SAFETY: a map value that lives until the socket is destroyed. Two threads that move bytes of one direction race here:
     // what is told wrong by that is known by its sequence numbers.
     let Place { run, in_body, body_end, untold, untold_other, .. } = unsafe { *place(state, call.direction) };
-    if BOUNDED || in_body == 0 {
+    if in_body == 0 {
         return Wanted::EVERYTHING;
     }
     // SAFETY: as above.
@@ -186,12 +190,13 @@ pub fn turn(origin: &Origin, direction: Direction) {
     }
 }
 
-/// Whether nothing of the direction was copied since the other one moved, or a window ended: a message may begin.
+/// Whether nothing of the direction was copied since the other one moved, or a window ended, but one byte perhaps: a message
+/// may begin. (Go's `net/http` waits for a connection's next request with a buffer of one byte.)
 #[inline(always)]
-pub fn is_turn(origin: &Origin, direction: Direction) -> bool {
+pub fn may_begin(origin: &Origin, direction: Direction) -> bool {
     let Some(state) = origin.state else { return false };
     // SAFETY: as in `turn`.
-    unsafe { (*place(state, direction)).run == 0 }
+    unsafe { (*place(state, direction)).run <= 1 }
 }
 
 /// What the direction may still copy in this run.

@@ -113,7 +113,7 @@ impl Kernel {
         } else if !self.withhold(direction, &mut left, end) {
             return;
         }
-        let held = !wanted && self.streams[direction as usize].run == 0;
+        let held = !wanted && self.streams[direction as usize].run <= 1;
         let mut budget = if held { self.look(direction, &left, end) } else { None };
         let told_later = budget.is_some() && self.streams[direction as usize].body_end.is_some();
         while let rest @ 1.. = left.iter().map(length).sum::<u64>() {
@@ -184,11 +184,18 @@ impl Kernel {
             let word: Vec<u8> = (at..at + 8).map(|at| bytes.get(at).copied().unwrap_or(b'\n')).collect();
             u64::from_le_bytes(word.try_into().unwrap())
         };
-        let (known, first, second) = (filled >= 16, aligned(0), aligned(8));
-        if direction == Direction::Received {
-            self.request = if known { low(first) } else { 0 };
-        }
+        let (known, mut first, second) = (filled >= 16, aligned(0), aligned(8));
         let stream = &mut self.streams[direction as usize];
+        if direction == Direction::Received {
+            if stream.run == 1 {
+                first = first << 8 | u64::from(self.request & 0xff);
+            }
+            self.request = match filled {
+                1 => low(first & 0xff),
+                _ if known => low(first),
+                _ => 0,
+            };
+        }
         if known && (stream.body_end.is_none() || head::begins(direction, first)) {
             stream.body_end = None;
             let long = direction == Direction::Received || total >= 8192 || total == 4096;

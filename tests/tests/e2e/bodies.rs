@@ -22,7 +22,7 @@ const OBJECT_BYTES: usize = 64 << 20;
 /// What a call of the gateway moves.
 const CALL_BYTES: usize = 32 << 10;
 
-/// Without a helper that such a kernel lacks nothing is looked at there (docs/limitations.md).
+/// Before that the verifier does not get through a look at heads (docs/limitations.md).
 fn kernel_looks() -> anyhow::Result<bool> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();
@@ -30,7 +30,7 @@ fn kernel_looks() -> anyhow::Result<bool> {
     let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
         anyhow::bail!("a kernel of release {release}");
     };
-    Ok((major, minor) >= (5, 17))
+    Ok((major, minor) >= (6, 2))
 }
 
 fn large() -> anyhow::Result<()> {
