@@ -2,6 +2,7 @@
 
 use crate::{
     emit::{Output, output},
+    kernel::constant,
     maps::{Scratch, scratch},
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
@@ -195,13 +196,19 @@ pub extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
 #[inline(always)]
 pub unsafe fn step_in<const HOLDS: bool>(context: *mut c_void, scratch: *mut Scratch) -> c_long {
     // SAFETY: the caller upholds it.
-    let (held, next) = unsafe { (HOLDS && (*scratch).walk.held != 0, advance::<HOLDS>(scratch)) };
+    let (held, next) = unsafe { (HOLDS && is_held(&(*scratch).walk), advance::<HOLDS>(scratch)) };
     if next != STEP && !held {
         // One place, not one for each case: the verifier follows every path through it.
         // SAFETY: as above.
         unsafe { flush(context, scratch) };
     }
     if next == EMIT_AND_STOP || (next == EMIT && held) { STOP } else { CONTINUE }
+}
+
+/// Whether the walk is held. Where heads are not looked at the verifier knows that none is, and follows one way only.
+#[inline(always)]
+fn is_held(walk: &Walk) -> bool {
+    constant(|c| &c.looks) != 0 && walk.held != 0
 }
 
 /// What follows a step.
@@ -242,7 +249,7 @@ unsafe fn advance<const HOLDS: bool>(scratch: *mut Scratch) -> Next {
         return STEP;
     }
     let filled = walk.filled & (PIECE - 1);
-    let room = if HOLDS && walk.held != 0 { u64::from(LOOK_BYTES).saturating_sub(filled) } else { PIECE - filled };
+    let room = if HOLDS && is_held(walk) { u64::from(LOOK_BYTES).saturating_sub(filled) } else { PIECE - filled };
     let fits = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), room);
     // What the minimum above says, said in a form that the verifier keeps.
     let len = core::hint::black_box(fits);
