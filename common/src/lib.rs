@@ -6,5 +6,6 @@
 #![no_std]
 
 pub mod counters;
+pub mod head;
 pub mod sample;
 pub mod settings;

@@ -43,18 +43,19 @@ pub struct ConnectionState {
     pub role: u16,
     /// 1 once the gateway closed its side in order: its FIN took a sequence number that is no byte.
     pub fin_sent: u16,
-    /// Bytes copied from each direction since the other one last moved.
-    pub run: [u32; 2],
-    /// Where each direction stood after the last call that was taken care of, for programs of a further chance.
-    pub done: [u32; 2],
-    /// The last change of state that was taken care of, likewise: old and new in a byte each.
+    /// Each direction.
+    pub received: Place,
+    pub sent: Place,
+    /// The first four bytes of what was received last after a turn; 0: not looked at.
+    pub request: u32,
+    /// The last change of state that was taken care of, for programs of a further chance: old and new in a byte each.
     pub told: u32,
     /// [`crate::sample::Layer`].
     pub layer: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
     /// When it was opened (CLOCK_MONOTONIC nanoseconds); 0: not seen.
     pub opened_ns: u64,
-    /// Plaintext bytes of each direction so far.
-    pub plaintext: [u32; 2],
     /// The library's object for the TLS on this connection: an address in the gateway's memory, only compared.
     pub tls_object: u64,
     /// The object whose call the connection's bytes last moved in; 0: none, or it has begun something new.
@@ -100,6 +101,26 @@ pub mod openssl {
     }
 }
 
+/// What the kernel side remembers of one direction of a connection.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Place {
+    /// Bytes copied since the other direction last moved.
+    pub run: u32,
+    /// Where it stood after the last call that was taken care of, for programs of a further chance.
+    pub done: u32,
+    /// Plaintext bytes so far.
+    pub plaintext: u32,
+    /// 1: in the body of which a head said that it ends at `body_end` (see [`crate::head`]).
+    pub in_body: u32,
+    pub body_end: u32,
+    /// Bytes of it withheld since the last sample, of which none has told yet, and where the other direction stood then.
+    pub untold: u32,
+    pub untold_other: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
+}
+
 /// A file in which TLS is probed, by the number that the agent gave it.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
@@ -133,6 +154,8 @@ pub struct Constants {
     pub iter_iovec: u32,
     /// `ITER_UBUF` (since 6.0), or [`ABSENT`].
     pub iter_ubuf: u32,
+    /// 1: heads are looked at (see [`crate::head`]); before 6.2 the verifier does not get through that.
+    pub looks: u32,
 }
 
 /// The offset of a field, or the value of a constant, that the running kernel does not have.

@@ -208,7 +208,7 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     let (seq, other_seq) = match origin.state {
         Some(state) if origin.layer as u8 != Layer::Socket as u8 => {
             // SAFETY: a map value that lives until the socket is destroyed.
-            let [received, sent] = unsafe { (*state.as_ptr()).plaintext };
+            let (received, sent) = unsafe { ((*state.as_ptr()).received.plaintext, (*state.as_ptr()).sent.plaintext) };
             (received, sent)
         }
         _ => (origin.tcp.received_to(), origin.tcp.sent_to().wrapping_sub(not_bytes)),

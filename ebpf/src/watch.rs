@@ -8,8 +8,8 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use core::ptr::NonNull;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
-    sample::{Layer, Role},
-    settings::{ConnectionState, PORT_WORDS},
+    sample::{Direction, Layer, Role},
+    settings::{ConnectionState, PORT_WORDS, Place},
 };
 
 const BPF_NOEXIST: u64 = 1;
@@ -75,6 +75,19 @@ pub fn state_of(program: Program, cookie: u64) -> Result<Option<NonNull<Connecti
     Ok(Some(state))
 }
 
+/// What the state has of that direction. (A match, and no index: the verifier must see a constant.)
+#[inline(always)]
+pub fn place(state: NonNull<ConnectionState>, direction: Direction) -> *mut Place {
+    let state = state.as_ptr();
+    // SAFETY: a map value that lives until the socket is destroyed.
+    unsafe {
+        match direction {
+            Direction::Received => &raw mut (*state).received,
+            Direction::Sent => &raw mut (*state).sent,
+        }
+    }
+}
+
 /// Which bytes the connection's sequence numbers count. (No conversion from the number: the verifier knows no enum.)
 #[inline(always)]
 pub fn layer_of(state: Option<NonNull<ConnectionState>>) -> Layer {
@@ -92,16 +105,19 @@ pub struct NotOurs;
 
 /// What is remembered of a connection at first. `opened_ns`: 0 if that was not seen.
 pub const fn new_connection(role: Role, opened_ns: u64) -> ConnectionState {
+    const PLACE: Place =
+        Place { run: 0, done: 0, plaintext: 0, in_body: 0, body_end: 0, untold: 0, untold_other: 0, reserved: 0 };
     ConnectionState {
         lost: 0,
         role: role as u16,
         fin_sent: 0,
-        run: [0; 2],
-        done: [0; 2],
+        received: PLACE,
+        sent: PLACE,
+        request: 0,
         told: 0,
         layer: Layer::Socket as u32,
+        reserved: 0,
         opened_ns,
-        plaintext: [0; 2],
         tls_object: 0,
         tls_tied: 0,
         tls_process: 0,

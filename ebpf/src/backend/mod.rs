@@ -15,7 +15,7 @@ use crate::{
     kernel::{Sock, TcpSock, constant},
     maps::count,
     payload::{Call, Source, take, tell},
-    watch::{layer_of, state_of, watched},
+    watch::{layer_of, place, state_of, watched},
 };
 use core::ffi::c_void;
 use s3auditd_common::{
@@ -62,15 +62,10 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     if let Some(state) = state
         && constant(|c| &c.chances) > 1
     {
-        // SAFETY: a map value that lives until the socket is destroyed.
-        let done = unsafe {
-            match direction {
-                Direction::Received => &raw mut (*state.as_ptr()).done[0],
-                Direction::Sent => &raw mut (*state.as_ptr()).done[1],
-            }
-        };
-        // SAFETY: as above. Two threads that move bytes of one direction race here as they do for their places.
+        // SAFETY: a map value that lives until the socket is destroyed. Two threads that move bytes of one direction race
+        // here as they do for their places.
         unsafe {
+            let done = &raw mut (*place(state, direction)).done;
             // One program after the other runs for the same call, in the same task.
             if program.is_further_chance() && *done == end {
                 return;

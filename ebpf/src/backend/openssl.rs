@@ -357,9 +357,11 @@ fn give_up(thread: u64, address: u64) {
     if let Some(state) = connection(cookie) {
         // SAFETY: a map value; no object has this address.
         unsafe {
-            (*state.as_ptr()).tls_object = u64::MAX;
-            let [received, sent] = (*state.as_ptr()).plaintext;
-            (*state.as_ptr()).plaintext = [received.wrapping_add(1), sent.wrapping_add(1)];
+            let state = &mut *state.as_ptr();
+            state.tls_object = u64::MAX;
+            for place in [&mut state.received, &mut state.sent] {
+                place.plaintext = place.plaintext.wrapping_add(1);
+            }
         }
         count_unclaimed(KernelCounter::PlaintextUntied, 1);
     }

@@ -8,7 +8,7 @@ use crate::{
     kernel::{Sock, Task},
     maps::{WINDOWS, claim, count_unclaimed, release, tied_in},
     payload::{Call, Source, take},
-    watch::{NotOurs, state_of, watched},
+    watch::{NotOurs, layer_of, place, state_of, watched},
 };
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_attach_cookie};
 use core::{ffi::c_void, ptr::NonNull};
@@ -139,28 +139,29 @@ fn numbers(
 ) -> Option<(Layer, u32, u32)> {
     // SAFETY: a map value that lives until the socket is destroyed. Both directions may come here for the first time at
     // once; they write the same.
-    let state = unsafe { &mut *state.as_ptr() };
-    if state.tls_object == 0 {
-        let layer = if state.opened_ns > tied_in(told.file) { Layer::Plaintext } else { Layer::PlaintextMidway };
-        state.run = [0; 2];
-        state.tls_object = plaintext.object;
-        state.layer = layer as u32;
+    let known = unsafe { &mut *state.as_ptr() };
+    if known.tls_object == 0 {
+        let layer = if known.opened_ns > tied_in(told.file) { Layer::Plaintext } else { Layer::PlaintextMidway };
+        // Of a body that ends at a number of the socket's no more is known.
+        for place in [&mut known.received, &mut known.sent] {
+            place.run = 0;
+            place.in_body = 0;
+            place.untold = 0;
+        }
+        known.tls_object = plaintext.object;
+        known.layer = layer as u32;
         let _none = WINDOWS.remove(window_key(cookie, Direction::Received));
         let _none = WINDOWS.remove(window_key(cookie, Direction::Sent));
     }
-    if state.tls_object != plaintext.object {
+    if known.tls_object != plaintext.object {
         return None;
     }
-    let layer = if state.layer == Layer::Plaintext as u32 { Layer::Plaintext } else { Layer::PlaintextMidway };
-    let [received, sent] = state.plaintext;
-    Some(match plaintext.direction {
-        Direction::Received => {
-            state.plaintext[0] = received.wrapping_add(plaintext.len);
-            (layer, received, sent)
-        }
-        Direction::Sent => {
-            state.plaintext[1] = sent.wrapping_add(plaintext.len);
-            (layer, sent, received)
-        }
-    })
+    let (received, sent) = (known.received.plaintext, known.sent.plaintext);
+    let (seq, other_seq) = match plaintext.direction {
+        Direction::Received => (received, sent),
+        Direction::Sent => (sent, received),
+    };
+    // SAFETY: as above.
+    unsafe { (*place(state, plaintext.direction)).plaintext = seq.wrapping_add(plaintext.len) };
+    Some((layer_of(Some(state)), seq, other_seq))
 }

@@ -5,7 +5,7 @@ use crate::account::Disposition;
 use crate::assembler::{Content, Piece, low};
 use crate::exchange::{Completion, ConnectionInfo, Exchange};
 use crate::gap::Gap;
-use crate::http::conversation::{Context, Conversation, Data, Span};
+use crate::http::conversation::{Appetite, Context, Conversation, Data, Span};
 use crate::http::doubt::Range;
 use crate::http::open::Open;
 use crate::pipeline::{Moved, Output};
@@ -24,7 +24,12 @@ impl Connection {
             }
             Content::Unseen(unseen) => {
                 self.tell_moved(direction, *unseen, &[], from, &piece, out);
-                self.feed_gap(direction, from, &piece, Disposition::of(*unseen), out);
+                let disposition = match unseen {
+                    // The kernel side knew it from the head, before our word came.
+                    Unseen::Withheld if self.can_do_without(direction, from, piece.end) => Disposition::Skipped,
+                    unseen => Disposition::of(*unseen),
+                };
+                self.feed_gap(direction, from, &piece, disposition, out);
             }
             Content::Dropped => self.feed_gap(direction, from, &piece, Disposition::Dropped, out),
         }
@@ -79,6 +84,12 @@ impl Connection {
             comm: self.comm,
         };
         moves.push_back(Moved::Sample(OwnedSample { header, payload: bytes.to_vec() }));
+    }
+
+    /// Whether nobody needs these bytes, which come next: we said so, or would.
+    fn can_do_without(&self, direction: Direction, from: u64, end: u64) -> bool {
+        end <= self.stream(direction).skip_until
+            || matches!(self.http.appetite(direction), Appetite::Skips { bytes } if bytes >= end.saturating_sub(from))
     }
 
     /// The part of a piece from `from` on, whose bytes are not there.

@@ -2,6 +2,7 @@
 //! rather than bytes: only what is copied exists.
 
 use crate::support::{Owned, assert_balanced};
+use s3auditd_common::head::{self, LOOK_BYTES, Look};
 use s3auditd_common::sample::{
     Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, WINDOW_STEP_BYTES, Window, WindowKind,
 };
@@ -22,7 +23,15 @@ struct Stream {
     at: u32,
     run: u64,
     window: Option<Window>,
+    /// Where the body ends that a head announced.
+    body_end: Option<u32>,
+    /// Withheld and not told, and where the other direction stood.
+    untold: u32,
+    untold_other: u32,
 }
+
+/// So much may be withheld before it is told.
+const MAX_UNTOLD_BYTES: u32 = 1 << 20;
 
 /// The kernel side of one connection, and the pipeline behind it.
 pub(crate) struct Kernel {
@@ -35,6 +44,8 @@ pub(crate) struct Kernel {
     delay: usize,
     on_their_way: VecDeque<(usize, Direction, Window)>,
     calls: usize,
+    /// The first four bytes of the last request.
+    request: u32,
 }
 
 impl Kernel {
@@ -48,6 +59,7 @@ impl Kernel {
             delay,
             on_their_way: VecDeque::new(),
             calls: 0,
+            request: 0,
         };
         let opened = Owned::new(Kind::Opened, 0, kernel.streams[0].at, kernel.streams[1].at);
         opened.give(&mut kernel.pipeline);
@@ -95,21 +107,111 @@ impl Kernel {
             _ => {}
         }
         let wanted = unlimited || self.streams[direction as usize].window.is_some();
+        if wanted {
+            self.streams[direction as usize].body_end = None;
+            self.streams[direction as usize].untold = 0;
+        } else if !self.withhold(direction, &mut left, end) {
+            return;
+        }
+        let held = !wanted && self.streams[direction as usize].run <= 1;
+        let mut budget = if held { self.look(direction, &left, end) } else { None };
+        let told_later = budget.is_some() && self.streams[direction as usize].body_end.is_some();
         while let rest @ 1.. = left.iter().map(length).sum::<u64>() {
             let stream = &mut self.streams[direction as usize];
-            let budget = if wanted { u64::MAX } else { u64::from(RUN_BUDGET_BYTES).saturating_sub(stream.run) };
-            let piece = rest.min(MAX_PIECE_BYTES as u64).min(budget);
-            if piece == 0 {
+            let run_left = if wanted { u64::MAX } else { u64::from(RUN_BUDGET_BYTES).saturating_sub(stream.run) };
+            let piece = rest.min(MAX_PIECE_BYTES as u64).min(budget.unwrap_or(run_left));
+            if piece == 0 && told_later {
+                stream.untold = low(rest);
+                stream.at = end;
+                self.streams[direction as usize].untold_other = self.streams[1 - direction as usize].at;
+                break;
+            } else if piece == 0 {
                 self.emit(direction, Unseen::Withheld, rest, &mut left, end);
             } else {
                 if !wanted {
                     stream.run += piece;
                 }
+                budget = budget.map(|budget| budget - piece);
                 self.emit(direction, Unseen::Seen, piece, &mut left, end);
             }
         }
         self.pipeline.advance(self.time_ns);
         self.collect();
+    }
+
+    /// What the body leaves of a call that is in one; false: nothing is owed for it.
+    fn withhold(&mut self, direction: Direction, left: &mut VecDeque<Bytes>, end: u32) -> bool {
+        let other = self.streams[1 - direction as usize].at;
+        let stream = &mut self.streams[direction as usize];
+        let Some(body_end) = stream.body_end else { return true };
+        let past = end.wrapping_sub(body_end).cast_signed();
+        if stream.untold == 0 {
+            stream.untold_other = other;
+        }
+        let skip = match stream.run {
+            0 => 0,
+            _ if past < 0 => end.wrapping_sub(stream.at),
+            _ => body_end.wrapping_sub(stream.at),
+        };
+        let told = stream.untold + skip;
+        stream.at = stream.at.wrapping_add(skip);
+        take(left, u64::from(skip), false);
+        if stream.run != 0 && past < 0 && told < MAX_UNTOLD_BYTES {
+            stream.untold = told;
+            return false;
+        }
+        stream.untold = 0;
+        if stream.run != 0 && past >= 0 {
+            stream.body_end = None;
+            stream.run = 0;
+        }
+        if told != 0 {
+            let kind = if direction == Direction::Received { Kind::Received } else { Kind::Sent };
+            let sample = Owned::new(kind, self.time_ns, stream.at.wrapping_sub(told), stream.untold_other);
+            sample.with_unseen(Unseen::Withheld, told).give(&mut self.pipeline);
+            self.collect();
+        }
+        self.streams[direction as usize].at != end
+    }
+
+    /// Looks at the beginning of a call: how much of it is copied, if a long body follows or goes on.
+    fn look(&mut self, direction: Direction, left: &VecDeque<Bytes>, end: u32) -> Option<u64> {
+        let total: u64 = left.iter().map(length).sum();
+        let filled = total.min(u64::from(LOOK_BYTES));
+        let bytes = take(&mut left.clone(), filled, true);
+        let aligned = |at: u32| {
+            let at = usize::try_from(at).unwrap();
+            let word: Vec<u8> = (at..at + 8).map(|at| bytes.get(at).copied().unwrap_or(b'\n')).collect();
+            u64::from_le_bytes(word.try_into().unwrap())
+        };
+        let (known, mut first, second) = (filled >= 16, aligned(0), aligned(8));
+        let stream = &mut self.streams[direction as usize];
+        if direction == Direction::Received {
+            if stream.run == 1 {
+                first = first << 8 | u64::from(self.request & 0xff);
+            }
+            self.request = match filled {
+                1 => low(first & 0xff),
+                _ if known => low(first),
+                _ => 0,
+            };
+        }
+        if known && (stream.body_end.is_none() || head::begins(direction, first)) {
+            stream.body_end = None;
+            let long = direction == Direction::Received || total >= 8192 || total == 4096;
+            if !long || !head::may_be_left_out(direction, self.request, first, second) {
+                return None;
+            }
+            let mut look = Look::START;
+            while look.step(low(filled), aligned) {}
+            let announced = look.announced(direction)?;
+            stream.body_end = Some(stream.at.wrapping_add(announced.head_bytes).wrapping_add(announced.body_bytes));
+        }
+        let past = end.wrapping_sub(stream.body_end?).cast_signed();
+        if past >= 0 {
+            stream.body_end = None;
+        }
+        (past <= 0).then_some(filled)
     }
 
     /// A body in calls of `call_bytes`; `tail` follows its last byte in the same call.

@@ -4,6 +4,7 @@
 //! whose needs are not met is ignored with the reason printed; with `CI=true` or `S3AUDITD_NO_SKIP=1` it fails instead,
 //! unless it is the machine's kernel that is built without something: what is about that runs in guests.
 
+mod bodies;
 mod capture;
 mod clients;
 mod delivery;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         gateways::scenarios(),
         clients::scenarios(),
         wire::scenarios(),
+        bodies::scenarios(),
         unseen::scenarios(),
         delivery::scenarios(),
         kernel::scenarios(),

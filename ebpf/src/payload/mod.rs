@@ -1,0 +1,219 @@
+//! One call's bytes: what of them is wanted (`wanted`), read from user memory, cut into pieces of at most 32 KiB (`walk`).
+
+mod body;
+mod walk;
+mod wanted;
+
+pub use walk::{Source, Walk};
+
+use crate::{
+    emit::{Origin, count_lost_bytes, fill, output_unseen},
+    kernel::constant,
+    maps::{Scratch, buffer_of, count_of, scratch},
+    watch::{connection, place},
+};
+use aya_ebpf::helpers::generated::bpf_loop;
+use core::{ffi::c_void, ptr::NonNull};
+use s3auditd_common::{
+    counters::KernelCounter,
+    sample::{Direction, Kind, Unseen},
+    settings::ConnectionState,
+};
+use walk::{CONTINUE, Carry, Start, flush, step, step_in};
+use wanted::{Wanted, remaining_budget, turn, wanted};
+
+/// The most steps of one call: three for each buffer segment (a writev may have 1,024, `UIO_MAXIOV`), one for each piece.
+const MAX_STEPS: u32 = 3 * 1024 + 64;
+
+/// The same where the kernel has no `bpf_loop` (before 5.17) and the verifier has to follow each step: one for each piece
+/// of a run, and some segments. Bytes in further segments are unseen ([`Unseen::TooManySegments`]).
+const MAX_BOUNDED_STEPS: u32 = 48;
+
+/// A call that moved `len` bytes of one direction, the first at `seq`.
+pub struct Call {
+    pub direction: Direction,
+    pub seq: u32,
+    pub len: u32,
+    pub other_seq: u32,
+}
+
+/// Emits what is wanted of a call. `source` is only asked when bytes are wanted at all. `BOUNDED`: without `bpf_loop`.
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+pub unsafe fn take<const BOUNDED: bool>(
+    context: *mut c_void,
+    origin: &Origin,
+    call: &Call,
+    source: impl FnOnce() -> Source,
+) {
+    // The verifier knows it, and follows one way only.
+    let looks = !BOUNDED && constant(|c| &c.looks) != 0;
+    turn(origin, call.direction);
+    let Wanted { silent, skip, told, withheld, unlimited } = wanted(origin, call, looks);
+    if silent {
+        return;
+    }
+    let kind = match call.direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
+    };
+    let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
+    let copied = core::cmp::min(call.len - skip, budget);
+    let source = if copied == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
+
+    let (program, buffer) = (origin.program as u32, buffer_of(origin.program));
+    let Some(scratch) = scratch(buffer) else { return };
+    // SAFETY: the buffer is this program's own.
+    let header = unsafe { &raw mut (*scratch).header };
+    // SAFETY: as above.
+    unsafe { fill(header, origin, kind, call.other_seq) };
+    if told != 0 {
+        let (from, why) = (call.seq.wrapping_add(skip).wrapping_sub(told), withheld.why());
+        // SAFETY: the caller upholds it; the header is filled.
+        unsafe {
+            (*header).other_seq = withheld.other_seq(call);
+            output_unseen(context, program, header, from, told, why, origin.state);
+            (*header).other_seq = call.other_seq;
+        }
+        if skip == call.len {
+            return;
+        }
+    }
+    if source.unseen() as u8 != Unseen::Seen as u8 {
+        let (seq, left) = (call.seq.wrapping_add(skip), call.len - skip);
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, program, header, seq, left, source.unseen(), origin.state) };
+        return;
+    }
+    let held = looks && !unlimited && wanted::may_begin(origin, call.direction);
+    let start =
+        Start { cookie: origin.cookie, program, seq: call.seq, len: call.len, skip, wanted: copied, unlimited, held };
+    // SAFETY: the buffer is this program's own.
+    unsafe { (*scratch).walk.begin(source, &start) };
+    if BOUNDED {
+        // No function is called: before 6.2 the verifier takes every number in a program that has functions for one that
+        // matters, and follows each combination of them (a million steps and more).
+        let mut steps = 0;
+        loop {
+            // SAFETY: the buffer is this program's own.
+            let next = unsafe { step_in::<false>(context, scratch) };
+            steps += 1;
+            // One way back, by a jump: before 6.3 the verifier takes no other instruction that leads back.
+            if core::hint::black_box(next) != CONTINUE || steps == MAX_BOUNDED_STEPS {
+                break;
+            }
+        }
+    } else {
+        let mut carry = Carry { context, buffer };
+        let carry = (&raw mut carry).cast();
+        // SAFETY: the buffer is this program's own; the callback has the signature that the helper calls, and what is carried
+        // outlives the loops.
+        unsafe {
+            // One buffer of one piece, the usual case, needs no loop.
+            if !looks || step_in::<true>(context, scratch) == CONTINUE {
+                bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0);
+            }
+            if looks && (*scratch).walk.held != 0 {
+                if let Some(state) = origin.state {
+                    body::look(scratch, carry, state);
+                }
+                (*scratch).walk.held = 0;
+                if (*scratch).walk.wanted != 0 && (*scratch).walk.faulted == 0 {
+                    bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0);
+                } else {
+                    flush(context, scratch);
+                }
+            }
+        }
+    }
+
+    // SAFETY: the context is the running program's own, and so is the buffer.
+    unsafe { account(context, scratch, origin.state, looks) };
+}
+
+/// Tells that there was a call, without a length: what the socket's numbers count is not what the caller moved.
+///
+/// # Safety
+/// `context` is the running program's own.
+#[inline(always)]
+pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, seq: u32, other_seq: u32, why: Unseen) {
+    let kind = match direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
+    };
+    let program = origin.program as u32;
+    let Some(scratch) = scratch(buffer_of(origin.program)) else { return };
+    // SAFETY: the buffer is this program's own, and so is the context.
+    unsafe {
+        let header = &raw mut (*scratch).header;
+        fill(header, origin, kind, other_seq);
+        output_unseen(context, program, header, seq, 0, why, origin.state);
+    }
+}
+
+/// What became of a walk. It knows nothing but what the walk knows: whatever else were needed after the loop would make the
+/// verifier follow the loop once for each way to come to it.
+///
+/// # Safety
+/// The context and the buffer are the running program's own.
+#[inline(always)]
+unsafe fn account(context: *mut c_void, scratch: *mut Scratch, state: Option<NonNull<ConnectionState>>, looks: bool) {
+    // SAFETY: the caller upholds it.
+    let (walk, header) = unsafe { (&(*scratch).walk, &raw mut (*scratch).header) };
+    let program = walk.program;
+    count_of(program, KernelCounter::Emitted, walk.emitted);
+    count_of(program, KernelCounter::EmittedBytes, walk.emitted_bytes);
+    // SAFETY: the header is filled.
+    let kind = unsafe { (*header).kind };
+    if walk.lost_full | walk.lost_refused != 0 {
+        count_of(program, KernelCounter::LostRingFull, walk.lost_full);
+        count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
+        count_lost_bytes(program, kind, walk.lost_bytes);
+    }
+    // None: the table is full. Before 6.2 keeping it through the loop would cost the verifier too much.
+    let state = if looks { state } else { connection(walk.cookie) };
+    if let Some(state) = state {
+        // SAFETY: a map value that lives until the socket is destroyed.
+        unsafe {
+            (*state.as_ptr()).lost = (*header).lost;
+            // What was asked for does not use up the budget of what comes after.
+            if walk.unlimited == 0 {
+                let place = place(state, direction_of(kind));
+                (*place).run = (*place).run.saturating_add(walk.seq.wrapping_sub(walk.from));
+            }
+        }
+    }
+    let left = walk.end.wrapping_sub(walk.seq);
+    if left != 0
+        && walk.told_later != 0
+        && let Some(state) = state
+    {
+        // SAFETY: as above; the header is filled.
+        unsafe {
+            let place = place(state, direction_of(kind));
+            (*place).untold = left;
+            (*place).untold_other = (*header).other_seq;
+        }
+        return;
+    }
+    if left != 0 {
+        let why = if walk.faulted != 0 {
+            count_of(program, KernelCounter::Faults, 1);
+            Unseen::Fault
+        } else if walk.wanted != 0 {
+            Unseen::TooManySegments
+        } else {
+            Unseen::Withheld
+        };
+        // SAFETY: the caller upholds it.
+        unsafe { output_unseen(context, program, header, walk.seq, left, why, state) };
+    }
+}
+
+/// Of a sample of bytes.
+#[inline(always)]
+const fn direction_of(kind: u8) -> Direction {
+    if kind == Kind::Received as u8 { Direction::Received } else { Direction::Sent }
+}
