@@ -13,7 +13,7 @@ mod tls;
 use crate::{
     emit::Origin,
     kernel::{Sock, TcpSock, constant},
-    maps::count,
+    maps::{buffer_of, count},
     payload::{Call, Source, take, tell},
     watch::{layer_of, place, state_of, watched},
 };
@@ -74,8 +74,9 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         }
     }
     // Behind the mark: a call that several programs see is counted once.
-    if let Some(state) = state {
-        openssl::tie(state, cookie, sock);
+    // The bounded programs are for kernels that TLS is not read on.
+    if !BOUNDED && let Some(state) = state {
+        openssl::tie(state.as_ptr(), cookie, sock.address());
     }
     if layer_of(state) as u8 != Layer::Socket as u8 {
         // Its plaintext is read where the gateway has it.
@@ -92,11 +93,10 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     // SAFETY: the caller upholds it.
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
-            let source = if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) };
-            if let (Direction::Received, Some(state)) = (direction, state) {
-                openssl::hello(state, cookie, sock, source, len);
-            }
-            source
+            if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) }
         });
+    }
+    if !BOUNDED && let (Direction::Received, Some(state)) = (direction, state) {
+        openssl::hello(state.as_ptr(), cookie, sock.address(), buffer_of(program), call.seq);
     }
 }

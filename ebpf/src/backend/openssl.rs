@@ -10,8 +10,7 @@
 use super::tls::{Plaintext, Told, moved, registers};
 use crate::{
     kernel::{Sock, uses_io_uring},
-    maps::{TLS_CALLS, TLS_HELLOS, TLS_NESTED, TLS_OBJECTS, count_unclaimed},
-    payload::Source,
+    maps::{TLS_CALLS, TLS_HELLOS, TLS_NESTED, TLS_OBJECTS, count_unclaimed, scratch},
     watch::connection,
 };
 use aya_ebpf::{
@@ -151,10 +150,12 @@ pub fn openssl_thread_ended(_: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Bytes moved on a connection: it belongs to the object whose call the thread is in, if it is in one.
-#[inline(always)]
-pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
-    let state = state.as_ptr();
+/// Bytes moved on a connection: it belongs to the object whose call the thread is in, if it is in one. (A function of its own,
+/// as is [`hello`]: the callers' stacks have no room for it.)
+///
+/// `state` is a map value.
+#[inline(never)]
+pub extern "C" fn tie(state: *mut ConnectionState, cookie: u64, sock: u64) {
     // SAFETY: a map value that lives until the socket is destroyed.
     if unsafe { (*state).tls_tied } != 0 || !is_nested_read() {
         return;
@@ -168,7 +169,7 @@ pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
         return;
     }
     let object = object_of(thread, address);
-    if TLS_OBJECTS.insert(object, Tie { cookie, sock: sock.address() }, 0).is_ok() {
+    if TLS_OBJECTS.insert(object, Tie { cookie, sock }, 0).is_ok() {
         // SAFETY: as above.
         unsafe {
             (*state).tls_tied = address;
@@ -177,26 +178,35 @@ pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
     }
 }
 
-/// The connection's first bytes, of which `moved` have just been received there: a client's hello, perhaps.
-#[inline(always)]
-pub fn hello(state: NonNull<ConnectionState>, cookie: u64, sock: Sock, source: Source, moved: u32) {
-    let state = state.as_ptr();
+/// The bytes from `seq` on that a program has just taken, and left in its buffer, are the connection's first: a client's
+/// hello, perhaps. `state` is a map value.
+#[inline(never)]
+pub extern "C" fn hello(state: *mut ConnectionState, cookie: u64, sock: u64, buffer: u32, seq: u32) {
     // SAFETY: a map value that lives until the socket is destroyed.
     if unsafe { (*state).tls_looked | (*state).tls_tied } != 0 || !is_nested_read() {
         return;
     }
     // SAFETY: as above.
     unsafe { (*state).tls_looked = 1 };
-    let Some(address) = source.front(HELLO_BYTES, u64::from(moved)) else { return };
-    let [kind, major, _, _, _, message, ..] = user::<u64>(address).to_le_bytes();
+    let Some(scratch) = scratch(buffer) else { return };
+    // SAFETY: the buffer is the running program's own.
+    let (header, payload) = unsafe { (&(*scratch).header, &raw const (*scratch).payload) };
+    // Nothing was taken, or only in part: what lies there is another call's.
+    if header.cookie != cookie || header.seq != seq || header.copied < HELLO_BYTES {
+        return;
+    }
+    // SAFETY: within the payload.
+    let begin = unsafe { payload.cast::<[u8; 8]>().read() };
+    let [kind, major, _, _, _, message, ..] = begin;
     if kind != HANDSHAKE || major != 3 || message != CLIENT_HELLO {
         return;
     }
-    let random = user::<[u64; 2]>(address.wrapping_add(RANDOM_AT));
+    // SAFETY: as above.
+    let random = unsafe { payload.byte_add(RANDOM_AT).cast::<[u64; 2]>().read_unaligned() };
     if random[0] | random[1] == 0 {
         return;
     }
-    let hello = Hello { cookie, sock: sock.address(), tgid: bpf_get_current_pid_tgid() >> 32, spent: 0 };
+    let hello = Hello { cookie, sock, tgid: bpf_get_current_pid_tgid() >> 32, spent: 0 };
     if TLS_HELLOS.insert(random, hello, BPF_NOEXIST).is_ok() {
         // SAFETY: as above.
         unsafe { (*state).tls_random = random };
@@ -212,9 +222,9 @@ const HANDSHAKE: u8 = 22;
 /// `SSL3_MT_CLIENT_HELLO`
 const CLIENT_HELLO: u8 = 1;
 /// Behind the headers of record and message, and the version.
-const RANDOM_AT: u64 = 11;
+const RANDOM_AT: usize = 11;
 /// Up to the end of the random number.
-const HELLO_BYTES: u64 = RANDOM_AT + 32;
+const HELLO_BYTES: u32 = RANDOM_AT as u32 + 32;
 const BPF_NOEXIST: u64 = 1;
 
 /// The connection that the object is for, if that is certain.

@@ -55,22 +55,6 @@ impl Source {
         Self { unseen: why, shape: BUFFER, address: 0, more: 0 }
     }
 
-    /// Where the first `len` of a call's `moved` bytes are, if they lie in one piece.
-    #[inline(always)]
-    pub fn front(self, len: u64, moved: u64) -> Option<u64> {
-        if self.unseen as u8 != Unseen::Seen as u8 || moved < len {
-            return None;
-        }
-        let address = match self.shape {
-            BUFFER => self.address,
-            SEGMENTS => iovec(self.address, false).filter(|first| first.len >= len)?.base,
-            // The bytes end within this segment.
-            _ if self.more >= moved => iovec(self.address, true)?.base.wrapping_add(self.more - moved),
-            _ => return None,
-        };
-        Some(address)
-    }
-
     /// Why the bytes cannot be read, or `Seen`.
     pub const fn unseen(self) -> Unseen {
         self.unseen
