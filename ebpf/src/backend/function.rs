@@ -51,7 +51,7 @@ fn received<const BOUNDED: bool>(context: &FExitContext) -> i32 {
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program: Program::Received, sock, direction: Direction::Received, flags, result };
     // SAFETY: the context is this program's own; the second argument is the message.
-    unsafe { moved::<BOUNDED>(context.as_ptr(), &call, |_| source(context, result)) };
+    unsafe { moved::<BOUNDED, true>(context.as_ptr(), &call, |_| source(context, result)) };
     0
 }
 
@@ -72,7 +72,7 @@ fn sent<const BOUNDED: bool>(context: &FExitContext) -> i32 {
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program: Program::Sent, sock, direction: Direction::Sent, flags: 0, result };
     // SAFETY: as above.
-    unsafe { moved::<BOUNDED>(context.as_ptr(), &call, |_| source(context, result)) };
+    unsafe { moved::<BOUNDED, true>(context.as_ptr(), &call, |_| source(context, result)) };
     0
 }
 
@@ -92,6 +92,6 @@ pub fn function_sent_pages(context: FExitContext) -> i32 {
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program: Program::PagesSent, sock, direction: Direction::Sent, flags: 0, result };
     // SAFETY: the context is this program's own. (Nothing is walked, so bounded or not is the same.)
-    unsafe { moved::<true>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
+    unsafe { moved::<true, false>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
     0
 }

@@ -38,12 +38,17 @@ struct Moved {
     result: i32,
 }
 
-/// Whatever is wanted of a call goes into the ring; `source` is only asked when bytes are wanted. `BOUNDED`: as in [`take`].
+/// Whatever is wanted of a call goes into the ring; `source` is only asked when bytes are wanted. `BOUNDED`: as in [`take`]. `HELLOS`:
+/// whether it is looked for hellos of TLS, which needs more of the stack than every program has.
 ///
 /// # Safety
 /// `context` is the running program's own.
 #[inline(always)]
-unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source: impl FnOnce(TcpSock) -> Source) {
+unsafe fn moved<const BOUNDED: bool, const HELLOS: bool>(
+    context: *mut c_void,
+    moved: &Moved,
+    source: impl FnOnce(TcpSock) -> Source,
+) {
     let Moved { program, sock, direction, flags, result } = *moved;
     if flags & NOT_CONSUMING != 0 {
         return;
@@ -79,7 +84,8 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
         }
     }
     // Behind the mark: a call that several programs see is counted once.
-    if let Some(state) = state {
+    // (The kernels that need bounds have no TLS read.)
+    if let (false, Some(state)) = (BOUNDED, state) {
         openssl::tie(state, cookie, sock);
     }
     if layer_of(state) as u8 != Layer::Socket as u8 {
@@ -98,7 +104,7 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     unsafe {
         take::<BOUNDED>(context, &origin, &call, || {
             let source = if flags & MSG_TRUNC != 0 { Source::nowhere(Unseen::NoBuffer) } else { source(tcp) };
-            if let (Direction::Received, Some(state)) = (direction, state) {
+            if let (true, Direction::Received, Some(state)) = (HELLOS && !BOUNDED, direction, state) {
                 openssl::hello(state, cookie, sock, source, len);
             }
             source

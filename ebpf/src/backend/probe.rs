@@ -85,7 +85,7 @@ pub fn probe_sent_pages(context: RetProbeContext) -> u32 {
     let sock = unsafe { Sock::untyped(call.sock) };
     let call = Moved { program: Program::PagesSent, sock, direction: Direction::Sent, flags: 0, result: context.ret() };
     // SAFETY: the context is this program's own. (Nothing is walked, so bounded or not is the same.)
-    unsafe { moved::<true>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
+    unsafe { moved::<true, false>(context.as_ptr(), &call, |_| Source::nowhere(Unseen::NoBuffer)) };
     0
 }
 
@@ -171,6 +171,6 @@ fn leave<const BOUNDED: bool>(context: &RetProbeContext, program: Program, direc
         unsafe { Message::at(message) }.source(requested, moved)
     };
     // SAFETY: the context is this program's own.
-    unsafe { moved::<BOUNDED>(context.as_ptr(), &call, source) };
+    unsafe { moved::<BOUNDED, false>(context.as_ptr(), &call, source) };
     0
 }

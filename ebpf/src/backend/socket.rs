@@ -65,7 +65,7 @@ fn ended(context: &BtfTracePointContext, program: Program, direction: Direction,
     let sock = unsafe { Sock::typed(context.arg::<*const c_void>(0)) };
     let call = Moved { program, sock, direction, flags, result: context.arg(1) };
     // SAFETY: the context is this program's own.
-    unsafe { moved::<false>(context.as_ptr(), &call, |_| buffer_of_current_call(program, sock, direction)) };
+    unsafe { moved::<false, true>(context.as_ptr(), &call, |_| buffer_of_current_call(program, sock, direction)) };
     0
 }
 

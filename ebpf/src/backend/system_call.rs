@@ -92,7 +92,7 @@ fn ended<const BOUNDED: bool>(context: &BtfTracePointContext, chance: u32) -> i3
         _ => registers::buffer(direction, nr, &arguments),
     };
     // SAFETY: the context is this program's own.
-    unsafe { moved::<BOUNDED>(context.as_ptr(), &call, source) };
+    unsafe { moved::<BOUNDED, false>(context.as_ptr(), &call, source) };
     0
 }
 
