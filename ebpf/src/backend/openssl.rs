@@ -144,7 +144,7 @@ pub fn openssl_begins(context: ProbeContext) -> u32 {
     0
 }
 
-/// The thread is gone, so it is in no call (`sched_process_exit`).
+/// The thread is gone, and makes no further call (`sched_process_exit`).
 #[btf_tracepoint]
 pub fn openssl_thread_ended(_: BtfTracePointContext) -> i32 {
     let _none = TLS_CALLS.remove(bpf_get_current_pid_tgid());
@@ -302,7 +302,9 @@ fn left(sp: u64) -> Option<Note> {
     // SAFETY: a map value of this thread's own.
     let Notes { outer, inner } = unsafe { *notes };
     if outer.sp == entered {
-        let _gone_already = TLS_CALLS.remove(thread);
+        // The entry stays, for the thread's next call.
+        // SAFETY: as above.
+        unsafe { *notes = Notes { outer: NO_CALL, inner: NO_CALL } };
         Some(outer)
     } else if inner.sp == entered {
         // SAFETY: as above.
