@@ -40,6 +40,7 @@ fuzz_target!(|data: &[u8]| {
             cgroup_id: 1,
             comm: "gw".to_owned(),
             preexisting: false,
+            tls: None,
         },
         ordinal: 0,
         request: Some(request),

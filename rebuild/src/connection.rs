@@ -11,6 +11,7 @@ mod plaintext;
 
 use crate::assembler::{Content, Piece};
 use crate::counters::Counters;
+use crate::handshake::Handshake;
 use crate::http::conversation::{Closing, Conversation};
 use crate::loss::LossCause;
 use crate::pipeline::{Limits, Moved, Output};
@@ -54,6 +55,7 @@ pub(crate) struct Connection {
     role: Role,
     /// Which bytes the streams are of.
     layer: Layer,
+    handshake: Handshake,
     /// `lost` of the latest sample.
     lost: u32,
     /// The streams' beginning is known. Until then pieces wait: an earlier one may come from another CPU.
@@ -96,6 +98,11 @@ impl Connection {
             comm: header.comm,
             role: sample.role,
             layer: Layer::Socket,
+            handshake: if sample.role == Role::Unknown {
+                Handshake::unseen()
+            } else {
+                Handshake::from_the_start(received, sent)
+            },
             lost: 0,
             anchored: false,
             received: Stream::starting_at(received),
@@ -124,6 +131,9 @@ impl Connection {
         if sample.unseen == Unseen::UpperLayer && !self.upper_layer {
             self.upper_layer = true;
             out.counters.upper_layer_connections += 1;
+        }
+        if sample.layer == Layer::Socket {
+            self.handshake.take(sample);
         }
         match (self.layer, sample.layer) {
             (Layer::Socket, Layer::Socket) => {}
@@ -282,7 +292,8 @@ impl Connection {
 
     /// An estimate of the bytes it buffers.
     pub(crate) fn cost(&self) -> usize {
-        self.received.assembler.cost().saturating_add(self.sent.assembler.cost()).saturating_add(self.http.cost())
+        let pending = self.received.assembler.cost().saturating_add(self.sent.assembler.cost());
+        pending.saturating_add(self.http.cost()).saturating_add(self.handshake.cost())
     }
 
     fn anchor(&mut self, received: u64, sent: u64) {

@@ -1,7 +1,9 @@
 //! One request and its reply, as far as they were seen. `http` makes it, `record` turns it into an audit record.
 
+use crate::handshake::TlsSession;
 use crate::http::head::{RequestHead, ResponseHead};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// The connection an exchange ran on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct ConnectionInfo {
     pub comm: String,
     /// It was open before the probes were attached.
     pub preexisting: bool,
+    /// None: it carries HTTP as such. Otherwise the gateway ends TLS, and this is what its handshake said.
+    pub tls: Option<Arc<TlsSession>>,
 }
 
 /// A client that a proxy announced in front of the first request of a connection (PROXY protocol).

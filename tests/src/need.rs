@@ -147,7 +147,7 @@ pub fn server(name: &str) -> Result<(PathBuf, PathBuf), Missing> {
     Ok((binary, libraries))
 }
 
-/// The backends that a guest is for, or `all`; elsewhere it is not set.
+/// The name of the series that a guest runs; elsewhere it is not set.
 pub const GUEST: &str = "S3AUDITD_GUEST";
 
 /// Whether this machine is a guest that was started for the suite: nobody else uses it.

@@ -10,7 +10,7 @@ use crate::http::doubt::Range;
 use crate::http::open::Open;
 use crate::pipeline::{Moved, Output};
 use crate::sample::{OwnedSample, raw_addresses};
-use s3auditd_common::sample::{Direction, Kind, Role, SampleHeader, Unseen};
+use s3auditd_common::sample::{Direction, Kind, Layer, Role, SampleHeader, Unseen};
 
 impl Connection {
     /// Feeds a piece; what of it was fed before is left out.
@@ -165,6 +165,7 @@ impl Connection {
             cgroup_id: self.cgroup_id,
             comm: crate::redact::lossy(comm).into_owned(),
             preexisting: self.role == Role::Unknown,
+            tls: (self.layer != Layer::Socket).then(|| self.handshake.session()),
         };
         open.into_exchange(info, completion)
     }

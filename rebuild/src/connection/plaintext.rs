@@ -22,6 +22,7 @@ impl Connection {
         if self.anchored && !(self.balances(Direction::Received) && self.balances(Direction::Sent)) {
             out.counters.connections_out_of_balance += 1;
         }
+        let announced = self.http.announced();
         self.layer = layer;
         self.received = Stream::starting_at(0);
         self.sent = Stream::starting_at(0);
@@ -34,6 +35,8 @@ impl Connection {
             // Numbered from what the probes saw first, so nothing is missing before it that could still come.
             Conversation::in_mid_stream(self.role != Role::Unknown)
         };
+        // A proxy's header stands in front of the handshake, in the open.
+        self.http.announce(announced);
         if let Some(moves) = &mut out.moves {
             moves.push_back(Moved::Forgotten { cookie: self.cookie });
             if whole {

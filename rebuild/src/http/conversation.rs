@@ -199,6 +199,11 @@ impl Conversation {
         self.announced
     }
 
+    /// What a proxy's header said in front of what this conversation is made of.
+    pub(crate) fn announce(&mut self, announced: Option<Announced>) {
+        self.announced = announced;
+    }
+
     /// Takes the next span of a direction.
     pub(crate) fn take(&mut self, direction: Direction, span: Span<'_>, cx: &mut Context<'_>) {
         match direction {

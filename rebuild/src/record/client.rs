@@ -199,6 +199,7 @@ mod tests {
             cgroup_id: 0,
             comm: String::new(),
             preexisting: false,
+            tls: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::event::Kind;
 use super::headers::Texts;
 use super::{Number, RecordSettings};
+use crate::handshake::TlsSession;
 use crate::s3::claims::Claim;
 use serde::Serialize;
 use std::borrow::Cow;
@@ -204,6 +205,8 @@ pub(super) struct Own {
     #[serde(skip_serializing_if = "is_false")]
     pub(super) connection_preexisting: bool,
     pub(super) exchange: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<Tls>,
     #[serde(rename = "amzId2", skip_serializing_if = "Option::is_none")]
     pub(super) amz_id_2: Option<String>,
 }
@@ -251,6 +254,30 @@ pub(super) struct Endpoint {
     pub(super) port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<&'static str>,
+}
+
+/// What the handshake of the connection's TLS said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Tls {
+    handshake: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cipher_suite: Option<Cow<'static, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<String>,
+}
+
+impl Tls {
+    pub(super) fn of(session: &TlsSession) -> Self {
+        Self {
+            handshake: if session.version.is_some() { "seen" } else { "unseen" },
+            version: session.version_name(),
+            cipher_suite: session.cipher_suite_name(),
+            server_name: session.server_name.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -2,7 +2,7 @@
 
 use super::asked::{Asked, UNKNOWN_NAME};
 use super::client::ClientAddress;
-use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process};
+use super::document::{self, Api, DeleteKey, Document, Endpoint, Identity, Own, Process, Tls};
 use super::event::Kind;
 use super::headers::{self, TextMap, Texts};
 use super::served::{Cgroups, Served};
@@ -95,6 +95,7 @@ impl<'a> Making<'a> {
             connection: connection.cookie.to_string(),
             connection_preexisting: connection.preexisting,
             exchange: exchange.ordinal,
+            tls: connection.tls.as_deref().map(Tls::of),
             ..Own::default()
         };
         if let Some(deletes) = deletes {

@@ -137,6 +137,60 @@ fn midway_is_midway() {
 }
 
 #[test]
+fn the_record_says_what_the_handshake_said() {
+    // A hello for `s3.example`, and one that answers it.
+    let name = b"s3.example";
+    let listed = u8::try_from(name.len()).unwrap();
+    let extension = [&[0, 0, 0, listed + 5, 0, listed + 3, 0, 0, listed], name.as_slice()].concat();
+    let end = [&[0, 2, 0x13, 1, 1, 0, 0, listed + 9], extension.as_slice()].concat();
+    let hello = |kind: u8, behind_random: &[u8]| {
+        let body = [&[3, 3], [7; 32].as_slice(), &[0], behind_random].concat();
+        let len = u8::try_from(body.len()).unwrap();
+        [&[22, 3, 1, 0, len + 4, kind, 0, 0, len], body.as_slice()].concat()
+    };
+    let (client, server) = (hello(1, &end), hello(2, &[0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]));
+    let received = RECEIVED_FROM.wrapping_add(u32::try_from(client.len()).unwrap());
+    let socket = [
+        Owned::new(Kind::Opened, 1, RECEIVED_FROM, SENT_FROM),
+        Owned::new(Kind::Received, 2, RECEIVED_FROM, SENT_FROM).with_bytes(&client),
+        Owned::new(Kind::Sent, 3, SENT_FROM, received).with_bytes(&server),
+    ];
+    let plaintext = of_plaintext(Layer::Plaintext);
+    // Another CPU's ring may bring the handshake behind the first plaintext.
+    for at in 0..3 {
+        let (before, after) = plaintext.split_at(at);
+        let mut pipeline = Pipeline::new(Limits::default());
+        [before, &socket, after].concat().iter().for_each(|sample| sample.give(&mut pipeline));
+        pipeline.advance(LATER_NS);
+        for exchange in exchanges(&mut pipeline) {
+            let tls = exchange.connection.tls.unwrap();
+            assert_eq!(tls.server_name.as_deref(), Some("s3.example"), "{at}");
+            assert_eq!((tls.version, tls.cipher_suite), (Some(0x0304), Some(0x1301)), "{at}");
+        }
+    }
+    let (_, found) = run(&plaintext);
+    assert_eq!(found, both());
+}
+
+#[test]
+fn what_a_proxy_announced_in_front_of_the_handshake_holds() {
+    let header = b"PROXY TCP4 203.0.113.7 10.0.0.1 5555 443\r\n";
+    let mut pipeline = Pipeline::new(Limits::default());
+    let bytes = [header.as_slice(), &ciphertext()].concat();
+    let socket = [
+        Owned::new(Kind::Opened, 1, RECEIVED_FROM, SENT_FROM),
+        Owned::new(Kind::Received, 2, RECEIVED_FROM, SENT_FROM).with_bytes(&bytes),
+    ];
+    [&socket, of_plaintext(Layer::Plaintext).as_slice()].concat().iter().for_each(|sample| sample.give(&mut pipeline));
+    pipeline.advance(LATER_NS);
+    let found = exchanges(&mut pipeline);
+    assert_eq!(found.len(), 2);
+    for exchange in found {
+        assert_eq!(exchange.connection.announced.unwrap().client.to_string(), "203.0.113.7:5555");
+    }
+}
+
+#[test]
 fn windows_say_which_numbers_they_count() {
     let mut pipeline = Pipeline::new(Limits::default());
     let head = b"PUT /b/k HTTP/1.1\r\nContent-Length: 10000000\r\n\r\n";

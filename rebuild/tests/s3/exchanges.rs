@@ -49,6 +49,7 @@ pub(crate) fn exchange(request: RequestHead, response: ResponseHead) -> Exchange
             cgroup_id: 7305,
             comm: "minio".to_owned(),
             preexisting: false,
+            tls: None,
         },
         ordinal: 3,
         request: Some(request),

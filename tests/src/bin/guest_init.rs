@@ -25,8 +25,6 @@ const SUITE: &str = "/e2e";
 const SCENARIOS: &str = "/scenarios";
 /// For each release of a kernel a folder: its modules, and `order`, which names them in the order to load them in.
 const MODULES: &str = "/modules";
-/// Scenarios that are not for this kernel.
-const LEFT_OUT: &str = "S3AUDITD_LEFT_OUT";
 /// A scenario that still runs then is ended; far beyond what any takes, because time under emulation says nothing.
 const SCENARIO_PATIENCE: Duration = Duration::from_secs(900);
 /// Of what a failed scenario said, at most this much, from its end.
@@ -116,25 +114,16 @@ fn run_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each backend with the scenarios to run: a line each, of words. Only those that this guest is for, and its kernel:
-/// `SERIES/NAME` is for guests of that series.
+/// Each backend that is tried in this guest, with the scenarios to run: of each line, the words behind the guest's own name.
 fn wanted() -> anyhow::Result<Vec<(String, Vec<String>)>> {
     let text = std::fs::read_to_string(SCENARIOS)?;
-    let only = std::env::var(need::GUEST).unwrap_or_default();
-    let left_out = std::env::var(LEFT_OUT).unwrap_or_default();
-    let of_this_kernel = |name: &&str| !left_out.split(',').any(|left_out| left_out == *name);
-    let of_this_guest = |line: &&str| only == "all" || only.split(',').any(|name| line.split(' ').next() == Some(name));
-    let series = std::env::var("S3AUDITD_SERIES").unwrap_or_default();
-    let of_this_series = |word: &str| match word.split_once('/') {
-        Some((only, name)) => (only == series).then(|| name.to_owned()),
-        None => Some(word.to_owned()),
+    let guest = std::env::var(need::GUEST).unwrap_or_default();
+    let run = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        words.next().filter(|name| *name == guest)?;
+        Some((words.next()?, words.collect()))
     };
-    let mut lines = text
-        .lines()
-        .filter(of_this_guest)
-        .map(|line| line.split(' ').filter(of_this_kernel).filter_map(of_this_series));
-    Ok(std::iter::from_fn(|| lines.next().map(|mut words| (words.next().unwrap_or_default(), words.collect())))
-        .collect())
+    Ok(text.lines().filter_map(run).collect())
 }
 
 /// The verdict's words: a refusal of the kernel, or how many passed.

@@ -2,7 +2,7 @@
 
 use super::guest::{Outcome, Run, Verdict};
 use super::kernel::Kernel;
-use super::{Backend, chosen, has};
+use super::plan::{Backend, Item};
 use std::path::PathBuf;
 
 /// See the module.
@@ -20,23 +20,19 @@ pub(super) struct Cell {
 }
 
 /// The cells of one guest.
-pub(super) fn of_guest(
-    kernel: &Kernel,
-    outcome: &Outcome,
-    plan: &[(&'static Backend, Vec<&'static str>)],
-) -> Vec<Cell> {
+pub(super) fn of_guest(kernel: &Kernel, outcome: &Outcome, plan: &[Item]) -> Vec<Cell> {
     let Outcome { told, console, .. } = outcome;
-    let cell = |(backend, scenarios): &(&'static Backend, Vec<&'static str>)| Cell {
+    let cell = |item: &Item| Cell {
         kernel: kernel.clone(),
         release: [told.kernel.as_ref().unwrap_or(&kernel.version), kernel.series.words].join(" ").trim_end().to_owned(),
-        backend,
-        expected: backend.offered_by(kernel.series),
-        scenarios: scenarios.iter().filter(|name| has(kernel.series, name)).count(),
-        run: told.runs.iter().find(|run| run.backend == backend.name).cloned().unwrap_or_default(),
+        backend: item.backend,
+        expected: item.is_offered(),
+        scenarios: item.scenarios.len(),
+        run: told.runs.iter().find(|run| run.backend == item.backend.name).cloned().unwrap_or_default(),
         console: console.clone(),
         broken: told.broken.clone(),
     };
-    plan.iter().filter(|(backend, _)| chosen(kernel.series.only, backend.name)).map(cell).collect()
+    plan.iter().filter(|item| item.series.name == kernel.series.name).map(cell).collect()
 }
 
 /// How many came out how. Whatever is not exactly as expected has failed, a missing verdict too.
@@ -50,6 +46,10 @@ pub(super) fn verdict(cells: &[Cell]) -> String {
 }
 
 impl Cell {
+    pub(super) fn is_of(&self, item: &Item) -> bool {
+        self.kernel.series.name == item.series.name && self.backend.name == item.backend.name
+    }
+
     pub(super) fn tell(&self) {
         let result = self.problem().unwrap_or_else(|| self.result());
         eprintln!("test: vm: {} {}: {result} ({} s)", self.kernel.name(), self.backend.name, self.run.seconds());
@@ -88,8 +88,8 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::BACKENDS;
     use crate::vm::kernel::ALL;
+    use crate::vm::plan::BACKENDS;
 
     #[test]
     fn whatever_is_not_as_expected_has_failed() {

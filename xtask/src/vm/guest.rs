@@ -85,13 +85,11 @@ impl Guest<'_> {
     }
 
     fn boot(&self, console: &Path) -> anyhow::Result<Told> {
-        let Series { name, words, only, processor, .. } = self.kernel.series;
-        let only = if only.is_empty() { "all".to_owned() } else { only.join(",") };
-        let left_out = super::left_out(self.kernel.series).join(",");
+        let Series { name, words, processor, .. } = self.kernel.series;
         // What the kernel does not know becomes the environment of the first process.
         let words = format!(
-            "{} quiet loglevel=4 panic=-1 {words} S3AUDITD_GUEST={only} S3AUDITD_SERIES={name} \
-             S3AUDITD_LEFT_OUT={left_out} S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 S3AUDITD_PATIENCE={SLOWNESS}",
+            "{} quiet loglevel=4 panic=-1 {words} S3AUDITD_GUEST={name} S3AUDITD_BIN=/s3auditd S3AUDITD_NO_SKIP=1 \
+             S3AUDITD_PATIENCE={SLOWNESS}",
             processor.words()
         );
         let mut command = self.qemu.boot(&self.kernel.image(), self.initramfs, &words)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask test --vm`: scenarios of the end-to-end suite on Debian's kernels, each with each backend, in QEMU.
 //!
 //! A guest boots a real kernel into the very binaries that were built for this machine, runs the scenarios of
-//! [`BACKENDS`] with one backend after the other and powers off. A backend that a kernel should offer and does not is a
+//! [`plan`] with one backend after the other and powers off. A backend that a kernel should offer and does not is a
 //! failure, and so is the opposite.
 
 mod cell;
@@ -10,6 +10,7 @@ mod guest;
 mod initramfs;
 mod kernel;
 mod modules;
+mod plan;
 mod processor;
 mod qemu;
 mod table;
@@ -19,6 +20,7 @@ use anyhow::{Context as _, bail, ensure};
 use cell::Cell;
 use guest::Guest;
 use kernel::{Kernel, Series};
+use plan::Item;
 use processor::Processor;
 use qemu::Qemu;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,86 +28,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
-
-/// One of the daemon's backends, and what is run with it.
-struct Backend {
-    name: &'static str,
-    /// The series from which on Debian's kernels offer it.
-    since: &'static str,
-    /// It finds buffers in x86-64 registers.
-    reads_registers: bool,
-    /// Besides [`ALWAYS`]. `SERIES/NAME`: on that series alone.
-    scenarios: &'static [&'static str],
-}
-
-/// Run with every backend: every way to receive and send, byte for byte; a gateway, from its sockets to the webhook; and
-/// a socket that the kernel itself reads and writes.
-const ALWAYS: &[&str] = &[
-    "capture::each_way_to_receive_and_send_is_byte_exact",
-    "kernel::a_gateway_is_audited_and_the_ledger_balances",
-    KERNEL_TLS,
-];
-
-const KERNEL_TLS: &str = "capture::kernel_tls_is_named_and_gives_no_byte";
-/// The same through the whole daemon: what it says and counts does not depend on the backend.
-const KERNEL_TLS_SAID: &str = "unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances";
-
-/// What is about something that Debian builds into its kernels only from a series on: left out before, and from there on
-/// the kernel has to have it.
-const SINCE: &[(&str, &str)] = &[(KERNEL_TLS, "6.1"), (KERNEL_TLS_SAID, "6.1")];
-
-/// All scenarios need no foreign program. What does not depend on the backend is run with one of them.
-const BACKENDS: &[Backend] = &[
-    Backend {
-        name: "socket-tracepoints",
-        since: "6.12",
-        reads_registers: true,
-        scenarios: &[
-            "capture::each_way_is_byte_exact_over_ipv6",
-            "capture::many_connections_on_all_cpus_are_byte_exact",
-            "7.2/capture::threads_that_preempt_each_other_are_byte_exact",
-            "7.2/capture::a_cpu_that_comes_online_later_is_captured",
-            "7.2/capture::a_cpu_that_was_away_is_captured_again",
-            "unseen::io_uring_never_shows_another_calls_buffer",
-        ],
-    },
-    Backend {
-        name: "fexit",
-        since: "5.10",
-        reads_registers: false,
-        scenarios: &[
-            "6.12-preempt/capture::threads_that_preempt_each_other_are_byte_exact",
-            "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
-            "6.1/capture::mptcp_is_named_and_gives_no_byte",
-            KERNEL_TLS_SAID,
-            "unseen::io_uring_never_shows_another_calls_buffer",
-        ],
-    },
-    Backend {
-        name: "kprobe",
-        since: "5.10",
-        reads_registers: false,
-        scenarios: &[
-            "capture::calls_without_room_for_a_note_are_counted",
-            "capture::missed_returns_are_counted_and_leave_nothing",
-            "6.1/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
-            "6.1/capture::mptcp_is_named_and_gives_no_byte",
-            "6.1/leftovers::nothing_stays_in_the_kernel",
-            "7.2/leftovers::nothing_stays_in_the_kernel",
-            "unseen::a_body_that_goes_out_by_sendfile",
-        ],
-    },
-    Backend {
-        name: "syscall",
-        since: "5.10",
-        reads_registers: true,
-        scenarios: &[
-            "wire::a_connection_opened_before_the_daemon",
-            "unseen::io_uring_never_shows_another_calls_buffer",
-            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
-        ],
-    },
-];
 
 /// How much is shown of a console that is kept.
 const CONSOLE_LINES: usize = 80;
@@ -148,7 +70,8 @@ pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
     let wanted = series(&args.kernel);
     let known = kernel::ALL.map(|series| series.name).join(", ");
     ensure!(!wanted.is_empty(), "no such kernel; there are: {known}");
-    let plan = args.plan(filter)?;
+    let named = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let plan = plan::make(&wanted, &args.backend, if args.load || args.bless { None } else { Some(&named) })?;
 
     let folder = target()?.join("vm");
     fs::create_dir_all(&folder)?;
@@ -166,7 +89,7 @@ pub(crate) fn run(args: &Args, filter: Option<&str>) -> anyhow::Result<()> {
         fs::remove_file(&machines.initramfs)?;
         cells.extend(result?);
     }
-    cells.sort_by_key(|cell| (position(cell.kernel.series), BACKENDS.iter().position(|b| b.name == cell.backend.name)));
+    cells.sort_by_key(|cell| plan.iter().position(|item| cell.is_of(item)));
 
     let table = table::markdown(&cells);
     let place = folder.join("table.md");
@@ -210,7 +133,7 @@ struct Machines {
 
 impl Machines {
     /// Fetches and builds it.
-    fn prepare(processor: Processor, wanted: &[&'static Series], folder: &Path, plan: &Plan) -> anyhow::Result<Self> {
+    fn prepare(processor: Processor, wanted: &[&'static Series], folder: &Path, plan: &[Item]) -> anyhow::Result<Self> {
         processor.check()?;
         let qemu = Qemu::fetch(processor)?;
         let kernels = kernel::fetch(wanted)?;
@@ -232,16 +155,13 @@ impl Machines {
             ("e2e", suite(processor)?),
         ];
         let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
-        // A line for each backend.
-        let lines: Vec<_> =
-            plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();
         let modules: BTreeMap<_, _> = kernels.iter().map(|kernel| (kernel.release(), kernel.modules())).collect();
-        initramfs::write(&initramfs, processor, &programs, ("scenarios", &lines.join("\n")), &modules)?;
+        initramfs::write(&initramfs, processor, &programs, ("scenarios", &plan::lines(plan)), &modules)?;
         Ok(Self { qemu, kernels, initramfs })
     }
 
     /// So many at the same time.
-    fn run(&self, at_once: usize, folder: &Path, plan: &Plan) -> anyhow::Result<Vec<Cell>> {
+    fn run(&self, at_once: usize, folder: &Path, plan: &[Item]) -> anyhow::Result<Vec<Cell>> {
         let Self { qemu, kernels, initramfs } = self;
         let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
         let done = Mutex::new(Vec::new());
@@ -285,57 +205,11 @@ fn keep(cells: &mut [Cell], folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The backends, each with its scenarios.
-type Plan = [(&'static Backend, Vec<&'static str>)];
-
-impl Args {
-    fn plan(&self, filter: Option<&str>) -> anyhow::Result<Vec<(&'static Backend, Vec<&'static str>)>> {
-        let names: Vec<_> = BACKENDS.iter().map(|backend| backend.name).collect();
-        let backends: Vec<_> = BACKENDS.iter().filter(|backend| chosen(&self.backend, backend.name)).collect();
-        ensure!(!backends.is_empty(), "no such backend; there are: {}", names.join(", "));
-        if self.load || self.bless {
-            return Ok(backends.into_iter().map(|backend| (backend, Vec::new())).collect());
-        }
-        let plan: Vec<_> = backends.into_iter().map(|backend| (backend, backend.chosen_scenarios(filter))).collect();
-        ensure!(plan.iter().any(|(_, scenarios)| !scenarios.is_empty()), "no scenario for guests has that in its name");
-        Ok(plan)
-    }
-}
-
-impl Backend {
-    fn offered_by(&self, series: &Series) -> bool {
-        series.is_from(self.since) && (series.processor == Processor::Amd64 || !self.reads_registers)
-    }
-
-    fn chosen_scenarios(&self, filter: Option<&str>) -> Vec<&'static str> {
-        let all = ALWAYS.iter().chain(self.scenarios).copied();
-        all.filter(|name| filter.is_none_or(|filter| name.contains(filter))).collect()
-    }
-}
-
-/// What of a plan's scenarios a series has.
-fn has(series: &Series, scenario: &str) -> bool {
-    scenario.split_once('/').is_none_or(|(only, _)| only == series.name) && !left_out(series).contains(&scenario)
-}
-
-fn chosen(only: &[impl AsRef<str>], name: &str) -> bool {
-    only.is_empty() || only.iter().any(|only| only.as_ref() == name)
-}
-
 /// Those of that name, or of the processor that this machine has.
 fn series(only: &[String]) -> Vec<&'static Series> {
     let asked = |series: &&Series| only.iter().any(|only| only == series.name);
     let usual = |series: &&Series| only.is_empty() && series.processor == Processor::Amd64;
     kernel::ALL.iter().filter(|series| usual(series) || asked(series)).collect()
-}
-
-/// The scenarios of [`SINCE`] that its kernels are too old for.
-fn left_out(series: &Series) -> Vec<&'static str> {
-    SINCE.iter().filter(|(_, since)| !series.is_from(since)).map(|(name, _)| *name).collect()
-}
-
-fn position(series: &Series) -> Option<usize> {
-    kernel::ALL.iter().position(|known| known.name == series.name)
 }
 
 /// Builds the end-to-end suite; for this machine's processor the same that runs here.
