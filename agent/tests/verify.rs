@@ -38,6 +38,7 @@ fn exchange(ordinal: u64) -> Exchange {
             cgroup_id: 1,
             comm: "minio".to_owned(),
             preexisting: false,
+            tls: None,
         },
         ordinal,
         request: Some(RequestHead {
