@@ -85,7 +85,7 @@ unsafe fn moved<const BOUNDED: bool, const HELLOS: bool>(
     }
     // Behind the mark: a call that several programs see is counted once.
     // (The kernels that need bounds have no TLS read.)
-    if let (false, Some(state)) = (BOUNDED, state) {
+    if let (false, Direction::Received, Some(state)) = (BOUNDED, direction, state) {
         openssl::tie(state, cookie, sock);
     }
     if layer_of(state) as u8 != Layer::Socket as u8 {

@@ -20,7 +20,11 @@ use aya_ebpf::{
     macros::{btf_tracepoint, uprobe, uretprobe},
     programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
 };
-use core::{hint::black_box, ptr::NonNull};
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_xchg},
+    ptr::NonNull,
+};
 use s3auditd_common::{
     counters::KernelCounter,
     sample::Direction,
@@ -151,7 +155,8 @@ pub fn openssl_thread_ended(_: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Bytes moved on a connection: it belongs to the object whose call the thread is in, if it is in one.
+/// Bytes were received on a connection: it belongs to the object whose call the thread is in, if it is in one. Not so with
+/// bytes sent: a library may call back, and the gateway may then write to whomever.
 #[inline(always)]
 pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
     let state = state.as_ptr();
@@ -168,7 +173,7 @@ pub fn tie(state: NonNull<ConnectionState>, cookie: u64, sock: Sock) {
         return;
     }
     let object = object_of(thread, address);
-    if TLS_OBJECTS.insert(object, Tie { cookie, sock: sock.address() }, 0).is_ok() {
+    if TLS_OBJECTS.insert(object, Tie { cookie, sock: sock.address() }, BPF_NOEXIST).is_ok() {
         // SAFETY: as above.
         unsafe {
             (*state).tls_tied = address;
@@ -230,14 +235,15 @@ fn tied(object: Object, own: u32) -> Option<Tie> {
     }
     let random = user::<[u64; 2]>(object.address.wrapping_add(u64::from(at)));
     let hello = TLS_HELLOS.get_ptr_mut(random)?;
-    // SAFETY: a map value; what it says does not change but for the last word, which only goes from 0 to 1.
-    let hello = unsafe { &mut *hello };
-    if hello.spent != 0 || hello.tgid != object.tgid {
+    // SAFETY: a map value, of which only the last word changes.
+    let Hello { cookie, sock, tgid, .. } = unsafe { *hello };
+    let state = connection(cookie)?;
+    // SAFETY: as above, aligned.
+    let spent = || unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*hello).spent, 1) };
+    if tgid != object.tgid || spent() != 0 {
         return None;
     }
-    let state = connection(hello.cookie)?;
-    let tie = Tie { cookie: hello.cookie, sock: hello.sock };
-    hello.spent = 1;
+    let tie = Tie { cookie, sock };
     TLS_OBJECTS.insert(object, tie, 0).ok()?;
     // SAFETY: a map value that lives until the socket is destroyed.
     unsafe {
