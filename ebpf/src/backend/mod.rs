@@ -75,7 +75,7 @@ unsafe fn moved<const BOUNDED: bool>(context: *mut c_void, moved: &Moved, source
     }
     // Behind the mark: a call that several programs see is counted once.
     // The bounded programs are for kernels that TLS is not read on.
-    if !BOUNDED && let Some(state) = state {
+    if !BOUNDED && let (Direction::Received, Some(state)) = (direction, state) {
         openssl::tie(state.as_ptr(), cookie, sock.address());
     }
     if layer_of(state) as u8 != Layer::Socket as u8 {

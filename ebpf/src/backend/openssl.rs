@@ -19,7 +19,11 @@ use aya_ebpf::{
     macros::{btf_tracepoint, uprobe, uretprobe},
     programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
 };
-use core::{hint::black_box, ptr::NonNull};
+use core::{
+    hint::black_box,
+    intrinsics::{AtomicOrdering, atomic_xchg},
+    ptr::NonNull,
+};
 use s3auditd_common::{
     counters::KernelCounter,
     sample::Direction,
@@ -143,15 +147,16 @@ pub fn openssl_begins(context: ProbeContext) -> u32 {
     0
 }
 
-/// The thread is gone, so it is in no call (`sched_process_exit`).
+/// The thread is gone, and makes no further call (`sched_process_exit`).
 #[btf_tracepoint]
 pub fn openssl_thread_ended(_: BtfTracePointContext) -> i32 {
     let _none = TLS_CALLS.remove(bpf_get_current_pid_tgid());
     0
 }
 
-/// Bytes moved on a connection: it belongs to the object whose call the thread is in, if it is in one. (A function of its own,
-/// as is [`hello`]: the callers' stacks have no room for it.)
+/// Bytes were received on a connection: it belongs to the object whose call the thread is in, if it is in one. Not so with
+/// bytes sent: a library may call back, and the gateway may then write to whomever. (A function of its own, as is [`hello`]:
+/// the callers' stacks have no room for it.)
 ///
 /// `state` is a map value.
 #[inline(never)]
@@ -169,7 +174,7 @@ pub extern "C" fn tie(state: *mut ConnectionState, cookie: u64, sock: u64) {
         return;
     }
     let object = object_of(thread, address);
-    if TLS_OBJECTS.insert(object, Tie { cookie, sock }, 0).is_ok() {
+    if TLS_OBJECTS.insert(object, Tie { cookie, sock }, BPF_NOEXIST).is_ok() {
         // SAFETY: as above.
         unsafe {
             (*state).tls_tied = address;
@@ -240,14 +245,15 @@ fn tied(object: Object, own: u32) -> Option<Tie> {
     }
     let random = user::<[u64; 2]>(object.address.wrapping_add(u64::from(at)));
     let hello = TLS_HELLOS.get_ptr_mut(random)?;
-    // SAFETY: a map value; what it says does not change but for the last word, which only goes from 0 to 1.
-    let hello = unsafe { &mut *hello };
-    if hello.spent != 0 || hello.tgid != object.tgid {
+    // SAFETY: a map value, of which only the last word changes.
+    let Hello { cookie, sock, tgid, .. } = unsafe { *hello };
+    let state = connection(cookie)?;
+    // SAFETY: as above, aligned.
+    let spent = || unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*hello).spent, 1) };
+    if tgid != object.tgid || spent() != 0 {
         return None;
     }
-    let state = connection(hello.cookie)?;
-    let tie = Tie { cookie: hello.cookie, sock: hello.sock };
-    hello.spent = 1;
+    let tie = Tie { cookie, sock };
     TLS_OBJECTS.insert(object, tie, 0).ok()?;
     // SAFETY: a map value that lives until the socket is destroyed.
     unsafe {
@@ -312,7 +318,9 @@ fn left(sp: u64) -> Option<Note> {
     // SAFETY: a map value of this thread's own.
     let Notes { outer, inner } = unsafe { *notes };
     if outer.sp == entered {
-        let _gone_already = TLS_CALLS.remove(thread);
+        // The entry stays, for the thread's next call.
+        // SAFETY: as above.
+        unsafe { *notes = Notes { outer: NO_CALL, inner: NO_CALL } };
         Some(outer)
     } else if inner.sp == entered {
         // SAFETY: as above.

@@ -72,7 +72,7 @@ impl Tls {
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
         }
-        if let Err(reason) = openssl::switch_on(ebpf) {
+        if let Err(reason) = openssl::follow_threads(ebpf) {
             warn!(%reason, "the kernel does not take what OpenSSL needs: its TLS is not read");
         }
         let mut finder = Finder::default();
@@ -147,6 +147,9 @@ impl Tls {
         let library = found.library.as_ref().map_err(Clone::clone)?;
         if self.covered.len() >= MAX_FILES {
             return Err(format!("more than {MAX_FILES} files"));
+        }
+        if openssl::is_tied_by_use(library) {
+            openssl::switch_on(ebpf)?;
         }
         self.next_number = self.next_number.wrapping_add(1);
         let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;

@@ -89,7 +89,10 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
         let at = functions.get(name).and_then(|function| find(elf.code(function)?));
         at.filter(|at| *at < PLACES).unwrap_or_default()
     };
-    let (role_at, random_at) = (field("SSL_is_server", field_returned), field("SSL_get_client_random", field_copied));
+    let role_at = field("SSL_is_server", field_returned);
+    // Before 3.0 it is not in the object, but behind a pointer.
+    let is_in_object = numbers(&version) >= Some((3, 0, 0));
+    let random_at = if is_in_object { field("SSL_get_client_random", field_copied) } else { 0 };
     let (mut returns, mut entries) = (Vec::new(), Vec::new());
     let mut probe = |program, name: &str, address, flags| {
         let (offset, own) = (place(name, address)?, own(flags, role_at, random_at));
@@ -188,13 +191,21 @@ fn begins_with_push(elf: &Elf<'_>, address: u64) -> bool {
     matches!(code, Some([0x50..=0x57, _] | [0x41, 0x50..=0x57]))
 }
 
-/// The place of the 32-bit field of its first argument that a function returns, `mov eax, [rdi+N]`, if that is how it begins.
+/// The place of the 32-bit field of an object that a function returns: the only one that it loads, `mov eax, [R+N]`. (From 3.2
+/// on it loads it in two places, and before that the word at the object's beginning, which is no field with a place.)
 fn field_returned(code: &[u8]) -> Option<u32> {
-    match code.strip_prefix(&MARK).unwrap_or(code) {
-        [0x8b, 0x47, at @ 0..=0x7f, ..] => Some(u32::from(*at)),
-        [0x8b, 0x87, a, b, 0, 0, ..] => Some(u32::from_le_bytes([*a, *b, 0, 0])),
+    let found = code.windows(6).filter_map(|window| match window {
+        [0x8b, 0x40 | 0x43 | 0x45..=0x47, at @ 0..=0x7f, ..] => Some(u32::from(*at)),
+        [0x8b, 0x80 | 0x83 | 0x85..=0x87, a, b, 0, 0] => Some(u32::from_le_bytes([*a, *b, 0, 0])),
         _ => None,
-    }
+    });
+    only(found)
+}
+
+/// The one value that is there, however often.
+fn only(found: impl Iterator<Item = u32>) -> Option<u32> {
+    let found: BTreeSet<_> = found.collect();
+    if let [one] = *found.into_iter().collect::<Vec<_>>() { Some(one) } else { None }
 }
 
 /// The place of the field of its first argument from which a function copies: the one whose address it takes,
@@ -211,10 +222,7 @@ fn field_copied(code: &[u8]) -> Option<u32> {
         });
         found.collect::<BTreeSet<_>>()
     };
-    let (taken, loaded) = (fields(LEA), fields(MOV));
-    let mut both = taken.intersection(&loaded);
-    let only = *both.next()?;
-    both.next().is_none().then_some(only)
+    only(fields(LEA).intersection(&fields(MOV)).copied())
 }
 
 /// `3.0.19`, as the library says it.
@@ -251,13 +259,23 @@ fn ends_processes(release: &str) -> bool {
     }
 }
 
-/// Lets the kernel side tie objects to connections by what moves inside calls, and forget calls of threads that have ended.
-pub(super) fn switch_on(ebpf: &mut Ebpf) -> Result<(), String> {
+/// Lets the kernel side forget calls of threads that have ended.
+pub(super) fn follow_threads(ebpf: &mut Ebpf) -> Result<(), String> {
     let btf = Btf::from_sys_fs().map_err(|error| chain(&error))?;
     let program = ebpf.program_mut(THREAD_ENDED).ok_or("the object has no program for ends of threads")?;
     let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
     program.load("sched_process_exit", &btf).map_err(|error| chain(&error))?;
     program.attach().map_err(|error| chain(&error))?;
+    Ok(())
+}
+
+/// Whether this library is tied to connections by what moves inside its calls.
+pub(super) fn is_tied_by_use(library: &Library) -> bool {
+    library.points.iter().any(|point| PROGRAMS.contains(&point.program))
+}
+
+/// Lets the kernel side look, at bytes of watched connections, which call of the library they move in.
+pub(super) fn switch_on(ebpf: &mut Ebpf) -> Result<(), String> {
     let map = ebpf.map_mut("TLS_NESTED").ok_or("the object has no map TLS_NESTED")?;
     let mut map = Array::<_, u32>::try_from(map).map_err(|error| chain(&error))?;
     map.set(0, 1, 0).map_err(|error| chain(&error))
@@ -277,12 +295,20 @@ mod tests {
 
     #[test]
     fn a_field_is_found_only_where_the_function_begins_so() {
-        assert_eq!(field_returned(&[0x8b, 0x47, 0x38, 0x31, 0xff, 0xc3]), Some(0x38));
-        assert_eq!(field_returned(&[0xf3, 0x0f, 0x1e, 0xfa, 0x8b, 0x47, 0x38, 0xc3]), Some(0x38));
+        // SSL_is_server of Debian's 3.0.19, and of its 3.5.7 in part.
+        let (older, newer) = (
+            [0x8b, 0x47, 0x38, 0x31, 0xff, 0xc3],
+            [
+                0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x85, 0xff, 0x74, 0x47, 0x8b, 0x07, 0x85, 0xc0, 0x74, 0x21, 0x8b, 0x40,
+                0x78, 0x48, 0x83, 0xc4, 0x08, 0x31, 0xff, 0xc3, 0x8b, 0x47, 0x78, 0x31, 0xff, 0xc3,
+            ],
+        );
+        assert_eq!(field_returned(&older), Some(0x38));
+        assert_eq!(field_returned(&newer), Some(0x78));
         assert_eq!(field_returned(&[0x8b, 0x87, 0x60, 0x01, 0, 0, 0xc3]), Some(0x160));
-        for other in [&[0x8b, 0x87, 0, 0, 1, 0][..], &[0x8b, 0x47, 0x80, 0xc3], &[0x48, 0x8b, 0x47, 0x38], &[]] {
-            assert_eq!(field_returned(other), None, "{other:x?}");
-        }
+        assert_eq!(field_returned(&[&older[..], &[0x8b, 0x40, 0x3c, 0, 0, 0]].concat()), None);
+        assert_eq!(field_returned(&[0x8b, 0x47, 0x80, 0xc3, 0x90, 0x90]), None);
+        assert_eq!(field_returned(&older[..4]), None);
     }
 
     #[test]

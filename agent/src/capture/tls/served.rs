@@ -22,7 +22,7 @@ pub struct Served {
     pub pid: u32,
     pub comm: String,
     pub file: FileId,
-    /// Through which the very file is opened, also when it was replaced or is in a container.
+    /// Through which it is opened, also when it is in a container.
     pub path: PathBuf,
     /// A library that the program has loaded.
     pub is_library: bool,
@@ -81,25 +81,37 @@ fn served(pid: u32) -> Vec<Served> {
         Some(Served { pid, comm, file: id_of(&path)?, path, is_library, companion })
     };
     let mapped = mapped(pid, &fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default());
-    let companion = mapped.iter().find(|(name, _)| openssl::is_companion(name)).map(|(_, path)| path.clone());
-    let libraries = mapped.into_iter().filter(|(name, _)| openssl::is_library(name));
-    let libraries = libraries.filter_map(|(_, path)| one(path, true, companion.clone()));
+    let path = |file: &Mapped| file.paths.iter().find(|path| fs::metadata(path).is_ok()).cloned();
+    let companion = mapped.iter().find(|file| openssl::is_companion(&file.name)).and_then(path);
+    let libraries = mapped.iter().filter(|file| openssl::is_library(&file.name));
+    let libraries = libraries.filter_map(|file| one(path(file)?, true, companion.clone()));
     one(executable(pid), false, None).into_iter().chain(libraries).collect()
 }
 
-/// Files of which a process runs code, by name, from its `maps`: each once, and with the path through which to open it.
-fn mapped(pid: u32, maps: &str) -> Vec<(String, PathBuf)> {
+/// A file of which a process runs code.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapped {
+    name: String,
+    /// Ways to open it, best first: the very file, which takes `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN`; and what has its
+    /// path now.
+    paths: [PathBuf; 2],
+}
+
+/// Each once, from its `maps`.
+fn mapped(pid: u32, maps: &str) -> Vec<Mapped> {
     let mut files = BTreeMap::new();
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();
-        let (Some(range), Some(rights), Some(_), Some(device), Some(inode), Some(name)) =
-            (words.next(), words.next(), words.next(), words.next(), words.next(), words.next())
+        let (Some(range), Some(rights), Some(_), Some(device), Some(inode)) =
+            (words.next(), words.next(), words.next(), words.next(), words.next())
         else {
             continue;
         };
-        let Some((_, name)) = name.rsplit_once('/').filter(|_| rights.contains('x')) else { continue };
-        let path = PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
-        files.entry((device, inode)).or_insert((name.to_owned(), path));
+        // It may have spaces in it; behind a removed one stands " (deleted)", so that it leads nowhere.
+        let Some((_, path)) = line.split_once('/').filter(|_| rights.contains('x')) else { continue };
+        let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+        let paths = [format!("/proc/{pid}/map_files/{range}"), format!("/proc/{pid}/root/{path}")].map(PathBuf::from);
+        files.entry((device, inode)).or_insert(Mapped { name, paths });
     }
     files.into_values().collect()
 }
@@ -145,10 +157,16 @@ mod tests {
         let maps = "7f0000-7f1000 r--p 00000000 fe:00 12 /usr/lib/libssl.so.3\n\
                     7f1000-7f2000 r-xp 00001000 fe:00 12 /usr/lib/libssl.so.3\n\
                     7f2000-7f3000 r-xp 00002000 fe:00 12 /usr/lib/libssl.so.3\n\
-                    7f3000-7f4000 r-xp 00000000 fe:00 13 /old/libcrypto.so.3 (deleted)\n\
+                    7f3000-7f4000 r-xp 00000000 fe:00 13 /old place/libcrypto.so.3 (deleted)\n\
                     7f4000-7f5000 r-xp 00000000 00:00 0 [vdso]\n7f5000-7f6000 r-xp 00000000 00:00 0\n";
-        let found = |name: &str, range| (name.to_owned(), PathBuf::from(format!("/proc/7/map_files/{range}")));
-        assert_eq!(mapped(7, maps), [found("libssl.so.3", "7f1000-7f2000"), found("libcrypto.so.3", "7f3000-7f4000")]);
+        let found = |name: &str, range, path| Mapped {
+            name: name.to_owned(),
+            paths: [format!("/proc/7/map_files/{range}"), format!("/proc/7/root/{path}")].map(PathBuf::from),
+        };
+        let library = found("libssl.so.3", "7f1000-7f2000", "usr/lib/libssl.so.3");
+        let removed = "old place/libcrypto.so.3 (deleted)";
+        let removed = found("libcrypto.so.3 (deleted)", "7f3000-7f4000", removed);
+        assert_eq!(mapped(7, maps), [library, removed]);
     }
 
     #[test]
