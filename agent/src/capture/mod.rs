@@ -61,6 +61,8 @@ pub struct CaptureSettings {
     pub max_connections: u32,
     /// Whether plaintext of the gateway's TLS is read.
     pub tls: bool,
+    /// Processes, or cgroups of processes, whose TLS is left alone.
+    pub tls_exclude: Vec<String>,
 }
 
 /// A backend by its name, and what the kernel has against it.
@@ -146,7 +148,7 @@ impl Capture {
         let counters = PerCpuArray::try_from(take("COUNTERS")?).map_err(map_failed)?;
         let tls = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
-            let started = Tls::start(&mut ebpf, files, &settings.ports);
+            let started = Tls::start(&mut ebpf, files, &settings.ports, &settings.tls_exclude);
             Some(
                 started
                     .map_err(|source| AttachError::System { what: "the thread that finds TLS libraries", source })?,

@@ -7,7 +7,7 @@
 //! the latest, unless the gateway moves the bytes itself; then nothing is tied and nothing is read, and the agent counts
 //! the connection (docs/decisions/0072-openssl-by-use.md).
 
-use super::tls::{Plaintext, Told, moved, registers};
+use super::tls::{Plaintext, Registers, Told, moved, registers};
 use crate::{
     kernel::{Sock, uses_io_uring},
     maps::{TLS_CALLS, TLS_NESTED, TLS_OBJECTS, count_unclaimed},
@@ -74,6 +74,13 @@ pub fn openssl_called(context: ProbeContext) -> u32 {
     // Both are loaded: the verifier does not take a computed place in a context.
     let (fourth, fifth) = (black_box(registers.rcx), black_box(registers.r8));
     let done = if told.own & openssl::DONE_IS_FIFTH == 0 { fourth } else { fifth };
+    entered(registers, done);
+    0
+}
+
+/// Notes a call with the object in its first argument and the buffer in its second.
+#[inline(always)]
+pub fn entered(registers: &Registers, done: u64) {
     let note = Note { object: registers.rdi, address: registers.rsi, done, sp: registers.rsp };
     let thread = bpf_get_current_pid_tgid();
     if let Some(notes) = TLS_CALLS.get_ptr_mut(thread) {
@@ -89,7 +96,6 @@ pub fn openssl_called(context: ProbeContext) -> u32 {
         count_unclaimed(KernelCounter::NotesRefused, 1);
         give_up(thread, note.object);
     }
-    0
 }
 
 /// `ssl_read_internal(object, address, length, done)`, or `SSL_read(object, address, length)`

@@ -1,5 +1,6 @@
 //! S3 gateways on 127.0.0.1, each with a folder of its own, gone when dropped.
 
+pub mod https;
 pub mod minio;
 pub mod moto;
 pub mod raw;
@@ -54,6 +55,12 @@ impl Gateway {
     #[must_use]
     pub const fn elsewhere(address: SocketAddr) -> Self {
         Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _folder: None }
+    }
+
+    /// The same, with TLS and a certificate of that authority (PEM).
+    #[must_use]
+    pub const fn elsewhere_tls(address: SocketAddr, authority: String) -> Self {
+        Self { name: "elsewhere", address, authority: Some(authority), running: Running::Elsewhere, _folder: None }
     }
 
     /// `http://ADDRESS` or `https://ADDRESS`, without a slash at the end.

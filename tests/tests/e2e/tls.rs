@@ -120,7 +120,7 @@ fn restarted() -> anyhow::Result<()> {
 }
 
 /// Every connection was read from its first byte on, and every call of the library is accounted for.
-fn read_whole(after: &After) -> anyhow::Result<()> {
+pub(crate) fn read_whole(after: &After) -> anyhow::Result<()> {
     let status = &after.status;
     let said = || format!("{}", status.0);
     anyhow::ensure!(status.rebuild("tls_connections_read") > 0, "no TLS was read: {}", said());
@@ -134,7 +134,7 @@ fn read_whole(after: &After) -> anyhow::Result<()> {
 }
 
 /// A few calls on a connection of their own.
-fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
+pub(crate) fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
     let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
     let mut connection = Connection::open_tls(gateway.address, &config)?;
     let mut one = |op, method, key, body: &[u8]| ask(gateway, &mut connection, op, method, bucket, key, body);
@@ -146,7 +146,7 @@ fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
     ])
 }
 
-fn ask(
+pub(crate) fn ask(
     gateway: &Gateway,
     connection: &mut Connection,
     op: &str,

@@ -14,6 +14,7 @@ mod processor;
 mod qemu;
 mod table;
 
+use crate::fetch;
 use crate::process::{output, succeed, target};
 use anyhow::{Context as _, bail, ensure};
 use cell::Cell;
@@ -64,6 +65,7 @@ const BACKENDS: &[Backend] = &[
             "capture::each_way_is_byte_exact_over_ipv6",
             "capture::many_connections_on_all_cpus_are_byte_exact",
             "7.2/capture::threads_that_preempt_each_other_are_byte_exact",
+            "7.2/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "7.2/capture::a_cpu_that_comes_online_later_is_captured",
             "7.2/capture::a_cpu_that_was_away_is_captured_again",
             "unseen::io_uring_never_shows_another_calls_buffer",
@@ -75,6 +77,9 @@ const BACKENDS: &[Backend] = &[
         reads_registers: false,
         scenarios: &[
             "6.12-preempt/capture::threads_that_preempt_each_other_are_byte_exact",
+            "6.12-preempt/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
+            "6.1/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
+            "7.2/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             "6.1/capture::mptcp_is_named_and_gives_no_byte",
             KERNEL_TLS_SAID,
@@ -86,6 +91,8 @@ const BACKENDS: &[Backend] = &[
         since: "5.10",
         reads_registers: false,
         scenarios: &[
+            "6.1/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
+            "7.2/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "capture::calls_without_room_for_a_note_are_counted",
             "capture::missed_returns_are_counted_and_leave_nothing",
             "6.1/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
@@ -106,6 +113,9 @@ const BACKENDS: &[Backend] = &[
         ],
     },
 ];
+
+/// Where a guest has that server.
+const GO_SERVERS: &str = "go-https";
 
 /// How much is shown of a console that is kept.
 const CONSOLE_LINES: usize = 80;
@@ -226,12 +236,17 @@ impl Machines {
             }
         };
         succeed(&mut processor.cargo(build))?;
-        let programs = [
-            ("init", processor.built("guest_init")?),
-            ("s3auditd", processor.built("s3auditd")?),
-            ("e2e", suite(processor)?),
+        let mut programs = vec![
+            ("init".to_owned(), processor.built("guest_init")?),
+            ("s3auditd".to_owned(), processor.built("s3auditd")?),
+            ("e2e".to_owned(), suite(processor)?),
         ];
-        let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
+        if processor == Processor::Amd64 {
+            let server = fetch::static_go_server()?;
+            let name = server.file_name().context("a file has a name")?.to_string_lossy();
+            programs.push((format!("{GO_SERVERS}/{name}"), server));
+        }
+        let programs: Vec<_> = programs.iter().map(|(name, program)| (name.as_str(), program.as_path())).collect();
         // A line for each backend.
         let lines: Vec<_> =
             plan.iter().map(|(backend, names)| [&[backend.name], names.as_slice()].concat().join(" ")).collect();

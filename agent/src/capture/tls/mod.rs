@@ -3,6 +3,8 @@
 //! A thread of its own looks who serves the watched ports, and into their files; that may take a while. Capture's thread
 //! attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
+mod exclude;
+mod gnutls;
 mod go;
 mod library;
 mod openssl;
@@ -14,12 +16,13 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
+use exclude::{Exclude, SWITCHED_OFF};
 use library::{Library, Probes, Programs};
 use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
 use served::{FileId, Served, Serving};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     os::unix::fs::MetadataExt as _,
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -54,10 +57,13 @@ pub struct Tls {
     covered: BTreeMap<FileId, Covered>,
     next_number: u32,
     programs: Programs,
+    exclude: Exclude,
 }
 
 struct Covered {
     found: Found,
+    /// Those of its processes that are left out.
+    excluded: BTreeSet<u32>,
     probes: Result<Probes, String>,
     /// Nobody serves from it any more.
     left: Option<Instant>,
@@ -85,8 +91,9 @@ impl Tls {
         ebpf: &mut Ebpf,
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
         ports: &[u16],
+        exclude: &[String],
     ) -> std::io::Result<Self> {
-        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS));
+        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS).chain(gnutls::PROGRAMS));
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
         }
@@ -95,7 +102,9 @@ impl Tls {
         }
         let mut finder = Finder { ports: ports.to_vec(), ..Finder::default() };
         let shared = Arc::new(Shared::default());
-        let mut tls = Self { shared: Arc::clone(&shared), files, covered: BTreeMap::new(), next_number: 0, programs };
+        let exclude = Exclude::new(exclude);
+        let covered = BTreeMap::new();
+        let mut tls = Self { shared: Arc::clone(&shared), files, covered, next_number: 0, programs, exclude };
         if let Some(found) = finder.look() {
             tls.cover(ebpf, found);
         }
@@ -119,7 +128,7 @@ impl Tls {
         all.iter().filter(|one| !one.library.is_empty() || !has_library(one.pid)).cloned().collect()
     }
 
-    fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
+    fn status_of(&self, Covered { found, probes, excluded, .. }: &Covered) -> Vec<TlsStatus> {
         let (library, version) =
             found.library.as_ref().map_or(("", ""), |library| (library.name, library.version.as_str()));
         let connections = probes.as_ref().map_or(0, |probes| self.files.get(&probes.number, 0).map_or(0, |f| f.0.tied));
@@ -130,7 +139,11 @@ impl Tls {
             version: version.to_owned(),
             probes: probes.as_ref().map_or(0, Probes::len),
             connections,
-            problem: probes.as_ref().err().cloned().unwrap_or_default(),
+            problem: match probes {
+                _ if excluded.contains(&process.pid) => SWITCHED_OFF.to_owned(),
+                Ok(_) => String::new(),
+                Err(why) => why.clone(),
+            },
         };
         found.processes.iter().map(of_process).collect()
     }
@@ -138,26 +151,44 @@ impl Tls {
     fn cover(&mut self, ebpf: &mut Ebpf, mut found: BTreeMap<FileId, Found>) {
         for (id, covered) in std::mem::take(&mut self.covered) {
             match found.remove(&id) {
-                Some(still) => drop(self.covered.insert(id, Covered { found: still, left: None, ..covered })),
+                Some(still) => {
+                    let excluded = self.exclude.of(&still.processes);
+                    let is_off = matches!(&covered.probes, Err(why) if why == SWITCHED_OFF);
+                    if is_off == (excluded.len() == still.processes.len()) {
+                        self.covered.insert(id, Covered { found: still, excluded, left: None, ..covered });
+                    } else {
+                        // As if it were new: one who is not left out has come, or the last such one has gone.
+                        found.insert(id, still);
+                        if let Ok(probes) = covered.probes {
+                            let _ = self.files.remove(&probes.number);
+                            probes.detach(ebpf);
+                        }
+                    }
+                }
                 None if covered.probes.is_err() => {}
                 None => {
                     let left = covered.left.or_else(|| Some(Instant::now()));
                     let found = Found { processes: Vec::new(), ..covered.found };
-                    self.covered.insert(id, Covered { found, left, ..covered });
+                    let excluded = BTreeSet::new();
+                    self.covered.insert(id, Covered { found, excluded, left, ..covered });
                 }
             }
         }
         self.uncover_what_was_left(ebpf);
         for (id, found) in found {
-            let probes = self.attach(ebpf, &found);
+            let excluded = self.exclude.of(&found.processes);
+            let is_off = excluded.len() == found.processes.len();
+            let probes = if is_off { Err(SWITCHED_OFF.to_owned()) } else { self.attach(ebpf, &found) };
             match &probes {
                 Ok(probes) => {
                     info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
                 }
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
-            self.covered.insert(id, Covered { found, probes, left: None });
+            self.covered.insert(id, Covered { found, excluded, probes, left: None });
         }
+        let excluded = self.covered.values().flat_map(|covered| covered.excluded.iter().copied()).collect();
+        self.exclude.tell(ebpf, excluded);
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
@@ -262,8 +293,9 @@ fn look_into(process: Served) -> Option<Found> {
 }
 
 fn library_in(elf: &symbols::Elf<'_>, process: &Served) -> Result<Option<Library>, String> {
-    match go::find(elf)? {
-        Some(go) => Ok(Some(go.into())),
-        None => openssl::find(elf, process.companion.as_deref()),
-    }
+    let openssl = match go::find(elf)? {
+        Some(go) => return Ok(Some(go.into())),
+        None => openssl::find(elf, process.companion.as_deref())?,
+    };
+    if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }

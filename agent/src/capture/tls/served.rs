@@ -1,6 +1,6 @@
 //! Which processes serve the watched ports, and which files they run that may have a TLS library. Looks at every process only when it may have to.
 
-use super::openssl;
+use super::{gnutls, openssl};
 use crate::capture::sockets;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,7 +84,7 @@ fn served(pid: u32) -> Vec<Served> {
     };
     let mapped = mapped(pid, &fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default());
     let companion = mapped.iter().find(|(name, _)| openssl::is_companion(name)).map(|(_, path)| path.clone());
-    let libraries = mapped.into_iter().filter(|(name, _)| openssl::is_library(name));
+    let libraries = mapped.into_iter().filter(|(name, _)| openssl::is_library(name) || gnutls::is_library(name));
     let libraries = libraries.filter_map(|(_, path)| one(path, true, companion.clone()));
     one(executable(pid), false, None).into_iter().chain(libraries).collect()
 }
