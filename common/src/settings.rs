@@ -65,7 +65,7 @@ pub struct ConnectionState {
     /// 1 once it was looked whether it begins with a TLS hello.
     pub tls_looked: u64,
     /// The random number in that hello, its first half; 0: none.
-    pub tls_random: [u64; 2],
+    pub tls_random: [u8; 16],
 }
 
 /// What a probe in OpenSSL is told: the `own` number of its attach cookie.

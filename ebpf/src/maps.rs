@@ -2,6 +2,7 @@
 
 use crate::{
     backend::{
+        go_returns::{GoCall, GoNote},
         openssl::{Hello, Notes, Object, Tie},
         probe::InFlight,
     },
@@ -11,7 +12,7 @@ use crate::{
 use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerfEventByteArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerfEventByteArray, ProgramArray},
 };
 use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
 use s3auditd_common::{
@@ -107,13 +108,31 @@ pub static TLS_FILES: HashMap<u32, TlsFile> = HashMap::with_max_entries(1024, 0)
 #[map]
 pub static TLS_CALLS: HashMap<u64, Notes> = HashMap::with_max_entries(65_536, 0);
 
+/// Calls of Go's `Read` in flight, where it is read at its returns.
+///
+/// An LRU, unlike [`TLS_CALLS`]: nothing tells when a goroutine has ended, so a note may be left for good, and the oldest
+/// makes room. One that made room too early, a connection's that has been idle longest, is found missing at its return, and
+/// the bytes are told as not seen.
+#[map]
+pub static GO_CALLS: LruHashMap<GoCall, GoNote> = LruHashMap::with_max_entries(8192, 0);
+
 /// Which connection an object of a TLS library is for; gone with the connection. The agent sets its size.
 #[map]
 pub static TLS_OBJECTS: HashMap<Object, Tie> = HashMap::with_max_entries(65_536, 0);
 
 /// Connections by the random number of the hello that they began with; gone with the connection. The agent sets its size.
 #[map]
-pub static TLS_HELLOS: HashMap<[u64; 2], Hello> = HashMap::with_max_entries(65_536, 0);
+pub static TLS_HELLOS: HashMap<[u8; 16], Hello> = HashMap::with_max_entries(65_536, 0);
+
+/// Always empty. A program that could go on in another one gets no private stack from the kernel, and a probe's program
+/// must not have one: from Linux 6.13 on that is one for each CPU, which a program that is preempted by itself shares with
+/// itself (`bpf_enable_priv_stack`, kernel/bpf/verifier.c), and then the kernel follows pointers of another thread.
+#[map]
+pub static NO_PRIVATE_STACK: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Processes whose TLS is left alone although they run a file with probes.
+#[map]
+pub static TLS_EXCLUDED: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
 
 /// Not 0 once a library is probed that is tied to connections by its use of sockets; see `backend::openssl::tie`.
 #[map]

@@ -122,6 +122,6 @@ pub const fn new_connection(role: Role, opened_ns: u64) -> ConnectionState {
         tls_tied: 0,
         tls_process: 0,
         tls_looked: 0,
-        tls_random: [0; 2],
+        tls_random: [0; 16],
     }
 }

@@ -38,6 +38,10 @@ pub enum Need {
     Daemon,
     /// MinIO.
     Minio,
+    /// The servers of `tests/gateways/https`.
+    GoHttps,
+    /// Python, and GnuTLS as a shared library.
+    Gnutls,
     /// MinIO's client.
     Mc,
     /// moto.
@@ -75,6 +79,8 @@ impl Need {
         match self {
             Self::Daemon => daemon(),
             Self::Minio => tool("S3AUDITD_MINIO").map(drop),
+            Self::Gnutls => works("python3", &["-c", "import ctypes; ctypes.CDLL('libgnutls.so.30')"]),
+            Self::GoHttps => tool("S3AUDITD_GO_HTTPS").map(drop),
             Self::Mc => tool("S3AUDITD_MC").map(drop),
             Self::Moto => tool("S3AUDITD_MOTO").map(drop),
             Self::Python => tool("S3AUDITD_PYTHON").map(drop),

@@ -15,6 +15,14 @@ const MINIO: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
 /// MinIO's client; the newest that the Go module proxy has, for the same reason a commit.
 const MC: &str = "v0.0.0-20250313080218-cf909e1063a9";
 
+/// Versions of Go that build the server of `tests/gateways/https`, and how: with the oldest frames and table of functions
+/// that are read; with the newer ones; and with a table that does not say where the code is. All are stripped; MinIO is not.
+const GO_SERVERS: [(&str, &str, &[&str]); 3] = [
+    ("go1.18.10", "stripped", &[]),
+    ("go1.24.13", "pie-stripped", &["-buildmode=pie"]),
+    ("go1.26.8", "pie-stripped", &["-buildmode=pie"]),
+];
+
 /// Where the tools are.
 pub(crate) struct Tools {
     minio: PathBuf,
@@ -23,6 +31,7 @@ pub(crate) struct Tools {
     clients: PathBuf,
     /// Where Debian's servers are unpacked; None: this machine has no Debian packages.
     servers: Option<PathBuf>,
+    go_servers: PathBuf,
 }
 
 impl Tools {
@@ -33,6 +42,7 @@ impl Tools {
             ("S3AUDITD_MC", self.mc.join("mc")),
             ("S3AUDITD_MOTO", self.moto.join("bin/moto_server")),
             ("S3AUDITD_PYTHON", self.clients.join("bin/python")),
+            ("S3AUDITD_GO_HTTPS", self.go_servers.clone()),
         ];
         all.extend(self.servers.as_ref().map(|servers| ("S3AUDITD_SERVERS", servers.clone())));
         all
@@ -48,6 +58,7 @@ pub(crate) fn run() -> anyhow::Result<Tools> {
         moto: python(&cache, "moto", "tests/requirements/moto.txt")?,
         clients: python(&cache, "clients", "tests/requirements/clients.txt")?,
         servers: servers(&cache).inspect_err(|why| say(&format!("no {}: {why:#}", SERVERS.join(" and ")))).ok(),
+        go_servers: go_servers(&cache)?,
     })
 }
 
@@ -86,6 +97,39 @@ fn go(cache: &Path, program: &str, version: &str) -> anyhow::Result<PathBuf> {
     .with_context(|| format!("building {program}, which needs Go"))?;
     fs::rename(&aside, &place).with_context(|| format!("moving {program} to {}", place.display()))?;
     Ok(place)
+}
+
+/// The folder of the small server, built by each of [`GO_SERVERS`]. Go brings the versions that it is not itself.
+///
+/// A copy of the source, written last, marks a whole folder.
+pub(crate) fn go_servers(cache: &Path) -> anyhow::Result<PathBuf> {
+    let source = workspace().join("tests/gateways/https/main.go");
+    let text = fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
+    let place = cache.join("go-https");
+    let (mark, built) = (place.join("main.go"), place.join("built"));
+    let wanted = format!("{text}\n// {GO_SERVERS:?}\n");
+    if fs::read_to_string(&mark).is_ok_and(|marked| marked == wanted) {
+        return Ok(built);
+    }
+    if place.exists() {
+        fs::remove_dir_all(&place)?;
+    }
+    for (version, name, flags) in GO_SERVERS {
+        say(&format!("building a server with {version}"));
+        let mut go = command("go");
+        go.args(["build", "-trimpath", "-ldflags", "-s -w"]).args(flags);
+        go.arg("-o").arg(built.join(format!("{version}-{name}"))).arg("main.go");
+        go.env("GOTOOLCHAIN", version).env("CGO_ENABLED", "0").current_dir(workspace().join("tests/gateways/https"));
+        succeed(&mut go).with_context(|| format!("building a server with {version}, which Go has to bring"))?;
+    }
+    fs::write(&mark, wanted).with_context(|| format!("writing {}", mark.display()))?;
+    Ok(built)
+}
+
+/// One of [`go_servers`] that needs nothing beside itself, and runs on any kernel.
+pub(crate) fn static_go_server() -> anyhow::Result<PathBuf> {
+    let (version, name, _) = GO_SERVERS.iter().find(|(_, _, flags)| flags.is_empty()).context("none is static")?;
+    Ok(go_servers(&cache()?)?.join(format!("{version}-{name}")))
 }
 
 /// A virtual environment holding exactly the pinned packages of a requirements file, whose first line names the version.

@@ -65,6 +65,8 @@ pub struct CaptureSettings {
     pub max_connections: u32,
     /// Whether plaintext of the gateway's TLS is read.
     pub tls: bool,
+    /// Processes, or cgroups of processes, whose TLS is left alone.
+    pub tls_exclude: Vec<String>,
 }
 
 /// A backend by its name, and what the kernel has against it.
@@ -152,7 +154,7 @@ impl Capture {
         let look = Look::first();
         let (tls, mut finder) = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
-            let (tls, finder) = Tls::start(&mut ebpf, files, look.sockets(&settings.ports));
+            let (tls, finder) = Tls::start(&mut ebpf, files, look.sockets(&settings.ports), &settings.tls_exclude);
             (Some(tls), Some(finder))
         } else {
             (None, None)

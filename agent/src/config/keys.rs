@@ -175,6 +175,9 @@ keys! {
     backend: BackendChoice = "auto", "BACKEND", |v| value::word(v, BackendChoice::of);
     /// Whether the TLS of the gateway is read as plaintext, by probes in its library (`tls.md`): on or off.
     tls: bool = "on", "on|off", value::switch;
+    /// Processes whose TLS is not read all the same: by name, or by a cgroup that they are in, such as a systemd unit; what
+    /// ends with `*` is a beginning.
+    tls_exclude: Vec<String> = "", "NAME,...", value::texts;
     /// Perf ring of each CPU: a power of two.
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.

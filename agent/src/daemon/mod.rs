@@ -329,6 +329,7 @@ pub fn capture_settings(config: &Config) -> CaptureSettings {
     CaptureSettings {
         backend: config.backend,
         tls: config.tls,
+        tls_exclude: config.tls_exclude.clone(),
         ports: config.listen.clone(),
         ring_bytes: usize::try_from(config.ring_bytes).unwrap_or(usize::MAX),
         ring_watermark_bytes: u32::try_from(config.ring_watermark_bytes).unwrap_or(u32::MAX),

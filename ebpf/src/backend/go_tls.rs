@@ -36,7 +36,7 @@ pub fn go_tls_sent(context: ProbeContext) -> u32 {
 }
 
 #[inline(always)]
-fn take(context: &ProbeContext, told: Told, direction: Direction, object: u64, address: u64, len: u64) {
+pub fn take(context: &ProbeContext, told: Told, direction: Direction, object: u64, address: u64, len: u64) {
     if len == 0 {
         return;
     }
@@ -71,7 +71,7 @@ fn socket_of(object: u64) -> Option<Sock> {
 
 /// A word of the gateway's memory; 0 where it cannot be read.
 #[inline(always)]
-fn user_word(address: u64) -> u64 {
+pub fn user_word(address: u64) -> u64 {
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }

@@ -2,6 +2,8 @@
 //! way and ends in [`moved`].
 
 mod function;
+mod gnutls;
+pub mod go_returns;
 mod go_tls;
 pub mod openssl;
 pub mod probe;

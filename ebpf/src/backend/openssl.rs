@@ -7,7 +7,7 @@
 //! the latest, unless the gateway moves the bytes itself. Then the random number tells that the client has put into its hello:
 //! it is in the connection's first bytes, and in the object that got them (docs/decisions/0072-openssl-by-use.md).
 
-use super::tls::{Plaintext, Told, moved, registers};
+use super::tls::{Plaintext, Registers, Told, moved, registers};
 use crate::{
     kernel::{Sock, uses_io_uring},
     maps::{TLS_CALLS, TLS_HELLOS, TLS_NESTED, TLS_OBJECTS, count_unclaimed, scratch},
@@ -90,6 +90,13 @@ pub fn openssl_called(context: ProbeContext) -> u32 {
     // Both are loaded: the verifier does not take a computed place in a context.
     let (fourth, fifth) = (black_box(registers.rcx), black_box(registers.r8));
     let done = if told.own & openssl::DONE_IS_FIFTH == 0 { fourth } else { fifth };
+    entered(registers, done);
+    0
+}
+
+/// Notes a call with the object in its first argument and the buffer in its second.
+#[inline(always)]
+pub fn entered(registers: &Registers, done: u64) {
     let note = Note { object: registers.rdi, address: registers.rsi, done, sp: registers.rsp };
     let thread = bpf_get_current_pid_tgid();
     if let Some(notes) = TLS_CALLS.get_ptr_mut(thread) {
@@ -105,7 +112,6 @@ pub fn openssl_called(context: ProbeContext) -> u32 {
         count_unclaimed(KernelCounter::NotesRefused, 1);
         give_up(thread, note.object);
     }
-    0
 }
 
 /// `ssl_read_internal(object, address, length, done)`, or `SSL_read(object, address, length)`
@@ -206,15 +212,18 @@ pub extern "C" fn hello(state: *mut ConnectionState, cookie: u64, sock: u64, buf
     if kind != HANDSHAKE || major != 3 || message != CLIENT_HELLO {
         return;
     }
-    // SAFETY: as above.
-    let random = unsafe { payload.byte_add(RANDOM_AT).cast::<[u64; 2]>().read_unaligned() };
-    if random[0] | random[1] == 0 {
+    // SAFETY: as above. The walk is over, and its place is larger: there is no room on the stack.
+    let (random, hello) = unsafe {
+        let hello = (&raw mut (*scratch).walk).cast::<Hello>();
+        hello.write(Hello { cookie, sock, tgid: bpf_get_current_pid_tgid() >> 32, spent: 0 });
+        (&*payload.byte_add(RANDOM_AT).cast::<[u8; 16]>(), &*hello)
+    };
+    if is_zero(*random) {
         return;
     }
-    let hello = Hello { cookie, sock, tgid: bpf_get_current_pid_tgid() >> 32, spent: 0 };
     if TLS_HELLOS.insert(random, hello, BPF_NOEXIST).is_ok() {
         // SAFETY: as above.
-        unsafe { (*state).tls_random = random };
+        unsafe { (*state).tls_random = *random };
     } else if let Some(other) = TLS_HELLOS.get_ptr_mut(random) {
         // A client has sent it twice.
         // SAFETY: a map value; only a word.
@@ -243,7 +252,7 @@ fn tied(object: Object, own: u32) -> Option<Tie> {
     if at == 0 {
         return None;
     }
-    let random = user::<[u64; 2]>(object.address.wrapping_add(u64::from(at)));
+    let random = user::<[u8; 16]>(object.address.wrapping_add(u64::from(at)));
     let hello = TLS_HELLOS.get_ptr_mut(random)?;
     // SAFETY: a map value, of which only the last word changes.
     let Hello { cookie, sock, tgid, .. } = unsafe { *hello };
@@ -263,6 +272,12 @@ fn tied(object: Object, own: u32) -> Option<Tie> {
     Some(tie)
 }
 
+/// No number: none was read.
+#[inline(always)]
+const fn is_zero(random: [u8; 16]) -> bool {
+    u128::from_ne_bytes(random) == 0
+}
+
 /// A value in the gateway's memory; zero where it cannot be read.
 #[inline(always)]
 fn user<T: Copy + Default>(address: u64) -> T {
@@ -275,7 +290,7 @@ fn user<T: Copy + Default>(address: u64) -> T {
 pub fn untie(state: NonNull<ConnectionState>, cookie: u64) {
     // SAFETY: a map value that the caller is about to remove.
     let ConnectionState { tls_tied: address, tls_process: tgid, tls_random: random, .. } = unsafe { *state.as_ptr() };
-    if random[0] | random[1] != 0 {
+    if !is_zero(random) {
         let _gone_already = TLS_HELLOS.remove(random);
     }
     if address == 0 {

@@ -6,11 +6,14 @@
 use crate::{
     emit::Origin,
     kernel::{Sock, Task},
-    maps::{WINDOWS, claim, count_unclaimed, release, tied_in},
+    maps::{NO_PRIVATE_STACK, TLS_EXCLUDED, WINDOWS, claim, count_unclaimed, release, tied_in},
     payload::{Call, Source, take},
     watch::{NotOurs, layer_of, place, state_of, watched},
 };
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_attach_cookie};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
+};
 use core::{ffi::c_void, ptr::NonNull};
 use s3auditd_common::{
     counters::{KernelCounter, Program},
@@ -33,6 +36,11 @@ impl Told {
     pub fn to(context: &impl EbpfContext) -> Self {
         // SAFETY: the context is the running program's own.
         let word = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
+        // No file has that number; what counts is that it is there, see the map.
+        if word >> 32 == u64::from(u32::MAX) {
+            // SAFETY: the context is the running program's own, and there is nothing to go on in.
+            let _empty = unsafe { NO_PRIVATE_STACK.tail_call(context, 0) };
+        }
         Self { file: (word >> 32) as u32, own: word as u32 }
     }
 }
@@ -41,7 +49,9 @@ impl Told {
 /// processor that the agent is built for: these programs are built, but never attached, on others too.
 #[repr(C)]
 pub struct Registers {
-    _callee_saved: [u64; 5],
+    _fifteenth: u64,
+    pub r14: u64,
+    _callee_saved: [u64; 3],
     pub rbx: u64,
     _eleventh_and_tenth: [u64; 3],
     pub r8: u64,
@@ -58,7 +68,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Registers, rbx) == 40 && core::mem::offset_of!(Registers, rax) == 80);
     assert!(core::mem::offset_of!(Registers, rcx) == 88 && core::mem::offset_of!(Registers, rdi) == 112);
     assert!(core::mem::offset_of!(Registers, rsp) == 152 && core::mem::offset_of!(Registers, rsi) == 104);
-    assert!(core::mem::offset_of!(Registers, r8) == 72);
+    assert!(core::mem::offset_of!(Registers, r8) == 72 && core::mem::offset_of!(Registers, r14) == 8);
 };
 
 /// The registers at the probe.
@@ -94,6 +104,10 @@ pub fn socket_at(descriptor: u64) -> Option<Sock> {
 #[inline(always)]
 pub fn moved(context: *mut c_void, told: Told, sock: Sock, plaintext: &Plaintext) {
     let Some((tcp, port)) = watched(sock) else { return };
+    // SAFETY: the value is not looked at.
+    if unsafe { TLS_EXCLUDED.get((bpf_get_current_pid_tgid() >> 32) as u32) }.is_some() {
+        return;
+    }
     // Its handshake has gone through the socket before; unless that was before our time, and then not a byte of it since.
     let Some(cookie) = sock.known_cookie() else { return count_unclaimed(KernelCounter::PlaintextUntied, 1) };
     let cookie = cookie.get();

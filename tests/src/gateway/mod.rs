@@ -1,6 +1,7 @@
 //! S3 gateways on 127.0.0.1, each with a folder of its own, gone when dropped.
 
 pub mod front;
+pub mod https;
 pub mod minio;
 pub mod moto;
 pub mod raw;
@@ -59,6 +60,19 @@ impl Gateway {
     #[must_use]
     pub const fn elsewhere(address: SocketAddr) -> Self {
         Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _behind: None, _folder: None }
+    }
+
+    /// The same, with TLS and a certificate of that authority (PEM).
+    #[must_use]
+    pub const fn elsewhere_tls(address: SocketAddr, authority: String) -> Self {
+        Self {
+            name: "elsewhere",
+            address,
+            authority: Some(authority),
+            running: Running::Elsewhere,
+            _behind: None,
+            _folder: None,
+        }
     }
 
     /// `http://ADDRESS` or `https://ADDRESS`, without a slash at the end.

@@ -19,6 +19,8 @@ mod secrets;
 mod silence;
 mod start;
 mod tls;
+mod tls_go;
+mod tls_load;
 mod unseen;
 mod wire;
 
@@ -74,6 +76,8 @@ fn main() -> ExitCode {
         secrets::scenarios(),
         silence::scenarios(),
         tls::scenarios(),
+        tls_go::scenarios(),
+        tls_load::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -144,7 +144,7 @@ pub(crate) fn read_whole(after: &After) -> anyhow::Result<()> {
 }
 
 /// A few calls on a connection of their own.
-fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
+pub(crate) fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
     let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
     let mut connection = Connection::open_tls(gateway.address, &config)?;
     let mut one = |op, method, key, body: &[u8]| ask(gateway, &mut connection, op, method, bucket, key, body);

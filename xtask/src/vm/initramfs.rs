@@ -32,6 +32,7 @@ pub(super) fn write(
     for (name, program) in programs {
         // Without its symbols and debug information, which are most of it.
         let stripped = aside.join(name);
+        fs::create_dir_all(stripped.parent().context("a file lies in a folder")?)?;
         succeed(processor.strip().arg("--strip-all").arg("-o").arg(&stripped).arg(program))?;
         archive.add(Path::new(name), PROGRAM, &fs::read(&stripped)?)?;
         libraries.extend(processor.libraries(program));

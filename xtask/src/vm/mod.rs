@@ -15,6 +15,7 @@ mod processor;
 mod qemu;
 mod table;
 
+use crate::fetch;
 use crate::process::{output, succeed, target};
 use anyhow::{Context as _, bail, ensure};
 use cell::Cell;
@@ -28,6 +29,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
+
+/// Where a guest has that server.
+const GO_SERVERS: &str = "go-https";
 
 /// How much is shown of a console that is kept.
 const CONSOLE_LINES: usize = 80;
@@ -149,12 +153,17 @@ impl Machines {
             }
         };
         succeed(&mut processor.cargo(build))?;
-        let programs = [
-            ("init", processor.built("guest_init")?),
-            ("s3auditd", processor.built("s3auditd")?),
-            ("e2e", suite(processor)?),
+        let mut programs = vec![
+            ("init".to_owned(), processor.built("guest_init")?),
+            ("s3auditd".to_owned(), processor.built("s3auditd")?),
+            ("e2e".to_owned(), suite(processor)?),
         ];
-        let programs = programs.each_ref().map(|(name, program)| (*name, program.as_path()));
+        if processor == Processor::Amd64 {
+            let server = fetch::static_go_server()?;
+            let name = server.file_name().context("a file has a name")?.to_string_lossy();
+            programs.push((format!("{GO_SERVERS}/{name}"), server));
+        }
+        let programs: Vec<_> = programs.iter().map(|(name, program)| (name.as_str(), program.as_path())).collect();
         let modules: BTreeMap<_, _> = kernels.iter().map(|kernel| (kernel.release(), kernel.modules())).collect();
         initramfs::write(&initramfs, processor, &programs, ("scenarios", &plan::lines(plan)), &modules)?;
         Ok(Self { qemu, kernels, initramfs })

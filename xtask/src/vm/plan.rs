@@ -36,6 +36,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             "capture::each_way_is_byte_exact_over_ipv6",
             "capture::many_connections_on_all_cpus_are_byte_exact",
             "7.2/capture::threads_that_preempt_each_other_are_byte_exact",
+            "7.2/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "7.2/capture::a_cpu_that_comes_online_later_is_captured",
             "7.2/capture::a_cpu_that_was_away_is_captured_again",
             "unseen::io_uring_never_shows_another_calls_buffer",
@@ -47,6 +48,8 @@ pub(super) const BACKENDS: &[Backend] = &[
         reads_registers: false,
         scenarios: &[
             "6.12-preempt/capture::threads_that_preempt_each_other_are_byte_exact",
+            "6.12-preempt/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
+            "6.1/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             "6.1/capture::mptcp_is_named_and_gives_no_byte",
             "6.1+/unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances",

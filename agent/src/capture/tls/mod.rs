@@ -3,6 +3,8 @@
 //! The thread that looks who listens also looks into the files of who serves the watched ports; that may take a while.
 //! Capture's thread attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
+mod exclude;
+mod gnutls;
 mod go;
 mod library;
 mod openssl;
@@ -14,6 +16,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
+use exclude::{Exclude, SWITCHED_OFF};
 use library::{Library, Probes, Programs};
 use object::read::ReadCache;
 use s3auditd_common::settings::TlsFile;
@@ -52,10 +55,13 @@ pub struct Tls {
     covered: BTreeMap<FileId, Covered>,
     next_number: u32,
     programs: Programs,
+    exclude: Exclude,
 }
 
 struct Covered {
     found: Found,
+    /// Those of its processes that are left out.
+    excluded: BTreeSet<u32>,
     probes: Result<Probes, String>,
     /// Nobody serves from it any more.
     left: Option<Instant>,
@@ -67,8 +73,9 @@ impl Tls {
         ebpf: &mut Ebpf,
         files: HashMap<MapData, u32, AsPod<TlsFile>>,
         sockets: BTreeSet<u64>,
+        exclude: &[String],
     ) -> (Self, Finder) {
-        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS));
+        let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS).chain(gnutls::PROGRAMS));
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
         }
@@ -77,7 +84,8 @@ impl Tls {
         }
         let mut finder = Finder::default();
         let news = finder.news.clone();
-        let mut tls = Self { news, files, covered: BTreeMap::new(), next_number: 0, programs };
+        let (covered, exclude) = (BTreeMap::new(), Exclude::new(exclude));
+        let mut tls = Self { news, files, covered, next_number: 0, programs, exclude };
         finder.look(sockets);
         tls.keep_up(ebpf);
         (tls, finder)
@@ -98,7 +106,7 @@ impl Tls {
         all.iter().filter(|one| !one.library.is_empty() || !has_library(one.pid)).cloned().collect()
     }
 
-    fn status_of(&self, Covered { found, probes, .. }: &Covered) -> Vec<TlsStatus> {
+    fn status_of(&self, Covered { found, probes, excluded, .. }: &Covered) -> Vec<TlsStatus> {
         let (library, version) =
             found.library.as_ref().map_or(("", ""), |library| (library.name, library.version.as_str()));
         let connections = probes.as_ref().map_or(0, |probes| self.files.get(&probes.number, 0).map_or(0, |f| f.0.tied));
@@ -109,7 +117,11 @@ impl Tls {
             version: version.to_owned(),
             probes: probes.as_ref().map_or(0, Probes::len),
             connections,
-            problem: probes.as_ref().err().cloned().unwrap_or_default(),
+            problem: match probes {
+                _ if excluded.contains(&process.pid) => SWITCHED_OFF.to_owned(),
+                Ok(_) => String::new(),
+                Err(why) => why.clone(),
+            },
         };
         found.processes.iter().map(of_process).collect()
     }
@@ -117,12 +129,26 @@ impl Tls {
     fn cover(&mut self, ebpf: &mut Ebpf, mut found: BTreeMap<FileId, Found>) {
         for (id, covered) in std::mem::take(&mut self.covered) {
             match found.remove(&id) {
-                Some(still) => drop(self.covered.insert(id, Covered { found: still, left: None, ..covered })),
+                Some(still) => {
+                    let excluded = self.exclude.of(&still.processes);
+                    let is_off = matches!(&covered.probes, Err(why) if why == SWITCHED_OFF);
+                    if is_off == (excluded.len() == still.processes.len()) {
+                        self.covered.insert(id, Covered { found: still, excluded, left: None, ..covered });
+                    } else {
+                        // As if it were new: one who is not left out has come, or the last such one has gone.
+                        found.insert(id, still);
+                        if let Ok(probes) = covered.probes {
+                            let _ = self.files.remove(&probes.number);
+                            probes.detach(ebpf);
+                        }
+                    }
+                }
                 None if covered.probes.is_err() => {}
                 None => {
                     let left = covered.left.or_else(|| Some(Instant::now()));
                     let found = Found { processes: Vec::new(), ..covered.found };
-                    self.covered.insert(id, Covered { found, left, ..covered });
+                    let excluded = BTreeSet::new();
+                    self.covered.insert(id, Covered { found, excluded, left, ..covered });
                 }
             }
         }
@@ -130,7 +156,9 @@ impl Tls {
         let with_library = found.values().filter(|found| found.library.is_ok()).flat_map(|found| &found.processes);
         let read: BTreeSet<_> = with_library.map(|process| process.pid).collect();
         for (id, found) in found {
-            let probes = self.attach(ebpf, &found);
+            let excluded = self.exclude.of(&found.processes);
+            let is_off = excluded.len() == found.processes.len();
+            let probes = if is_off { Err(SWITCHED_OFF.to_owned()) } else { self.attach(ebpf, &found) };
             match &probes {
                 Ok(probes) => {
                     info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
@@ -139,8 +167,10 @@ impl Tls {
                 Err(_) if found.processes.iter().all(|process| read.contains(&process.pid)) => {}
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
-            self.covered.insert(id, Covered { found, probes, left: None });
+            self.covered.insert(id, Covered { found, excluded, probes, left: None });
         }
+        let excluded = self.covered.values().flat_map(|covered| covered.excluded.iter().copied()).collect();
+        self.exclude.tell(ebpf, excluded);
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
@@ -226,8 +256,9 @@ fn look_into(process: Served) -> Option<Found> {
 }
 
 fn library_in(elf: &symbols::Elf<'_>, process: &Served) -> Result<Option<Library>, String> {
-    match go::find(elf)? {
-        Some(go) => Ok(Some(go.into())),
-        None => openssl::find(elf, process.companion.as_deref()),
-    }
+    let openssl = match go::find(elf)? {
+        Some(go) => return Ok(Some(go.into())),
+        None => openssl::find(elf, process.companion.as_deref())?,
+    };
+    if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }

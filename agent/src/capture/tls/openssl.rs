@@ -17,10 +17,10 @@ use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, PLACES, RESUL
 use std::{collections::BTreeSet, fs::File, path::Path};
 
 const CALLED: &str = "openssl_called";
-const RECEIVED: &str = "openssl_received";
-const SENT: &str = "openssl_sent";
-const RETURNED: &str = "openssl_returned";
-const BEGINS: &str = "openssl_begins";
+pub(super) const RECEIVED: &str = "openssl_received";
+pub(super) const SENT: &str = "openssl_sent";
+pub(super) const RETURNED: &str = "openssl_returned";
+pub(super) const BEGINS: &str = "openssl_begins";
 pub(super) const PROGRAMS: [&str; 5] = [CALLED, RECEIVED, SENT, RETURNED, BEGINS];
 const THREAD_ENDED: &str = "openssl_thread_ended";
 
@@ -70,12 +70,8 @@ pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Lib
         let (a, b, c) = OLDEST;
         return Err(format!("OpenSSL {version} is older than {a}.{b}.{c}"));
     }
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    if ends_processes(&release) {
-        return Err(format!(
-            "Linux {} may end a process with a seccomp filter in which a return is probed",
-            release.trim()
-        ));
+    if let Some(release) = kernel_that_ends_processes() {
+        return Err(format!("Linux {release} may end a process with a seccomp filter in which a return is probed"));
     }
     locate(elf, &functions, version).map(Some)
 }
@@ -180,9 +176,9 @@ fn calls(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
 }
 
 /// `endbr64`, with which functions begin that may be called indirectly. A probe goes behind it.
-const MARK: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+pub(super) const MARK: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 
-fn behind_mark(elf: &Elf<'_>, address: u64) -> u64 {
+pub(super) fn behind_mark(elf: &Elf<'_>, address: u64) -> u64 {
     if elf.bytes(address, MARK.len() as u64) == Some(&MARK) { MARK.len() as u64 } else { 0 }
 }
 
@@ -245,6 +241,12 @@ fn numbers(version: &str) -> Option<(u32, u32, u32)> {
         part.get(..end)?.parse().ok()
     });
     Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+/// This kernel, if it is one that [`ends_processes`].
+pub(super) fn kernel_that_ends_processes() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    ends_processes(&release).then(|| release.trim().to_owned())
 }
 
 /// From 6.11 on a probed return makes a system call that nobody knew, so filters refuse it and the process ends, until

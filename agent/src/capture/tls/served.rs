@@ -1,6 +1,6 @@
 //! Which processes serve the watched ports, and which files they run that may have a TLS library. Looks at every process only when it may have to.
 
-use super::openssl;
+use super::{gnutls, openssl};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -83,7 +83,7 @@ fn served(pid: u32) -> Vec<Served> {
     let mapped = mapped(pid, &fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default());
     let path = |file: &Mapped| file.paths.iter().find(|path| fs::metadata(path).is_ok()).cloned();
     let companion = mapped.iter().find(|file| openssl::is_companion(&file.name)).and_then(path);
-    let libraries = mapped.iter().filter(|file| openssl::is_library(&file.name));
+    let libraries = mapped.iter().filter(|file| openssl::is_library(&file.name) || gnutls::is_library(&file.name));
     let libraries = libraries.filter_map(|file| one(path(file)?, true, companion.clone()));
     one(executable(pid), false, None).into_iter().chain(libraries).collect()
 }

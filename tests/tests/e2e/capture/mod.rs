@@ -8,6 +8,7 @@ mod cpus;
 pub(crate) mod layers;
 mod notes;
 mod odd;
+mod plaintext;
 mod plan;
 mod server;
 
@@ -45,6 +46,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte", layers::sockmap_passes),
         Scenario::new("capture::a_sockmap_that_redirects_is_named_and_gives_no_byte", layers::sockmap_redirects),
         Scenario::needing("capture::kernel_tls_is_named_and_gives_no_byte", &[Need::KernelTls], layers::kernel_tls),
+        Scenario::needing(
+            "capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
+            &[Need::GoHttps],
+            plaintext::many_threads,
+        ),
         Scenario::needing("capture::mptcp_is_named_and_gives_no_byte", &[Need::Mptcp], layers::multipath),
     ];
     // What the others have none of is no scenario of theirs.
@@ -140,6 +146,7 @@ fn run(bind: &str, plans: Vec<Plan>, at_once: usize) -> anyhow::Result<Report> {
     let mut server = Server::start(bind)?;
     let settings = CaptureSettings {
         tls: false,
+        tls_exclude: Vec::new(),
         backend: backend()?,
         ports: vec![server.address.port()],
         // Room for everything that a run moves on one CPU: nothing may be lost here.

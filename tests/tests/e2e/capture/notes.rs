@@ -31,6 +31,7 @@ fn settings(address: SocketAddr, max_connections: u32) -> anyhow::Result<Capture
         ring_watermark_bytes: 4096,
         max_connections,
         tls: false,
+        tls_exclude: Vec::new(),
     })
 }
 

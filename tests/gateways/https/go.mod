@@ -1,0 +1,3 @@
+module s3auditd/tests/gateways/https
+
+go 1.18
