@@ -154,8 +154,6 @@ pub struct Constants {
     pub iter_iovec: u32,
     /// `ITER_UBUF` (since 6.0), or [`ABSENT`].
     pub iter_ubuf: u32,
-    /// 1: heads are looked at (see [`crate::head`]); before 6.2 the verifier does not get through that.
-    pub looks: u32,
 }
 
 /// The offset of a field, or the value of a constant, that the running kernel does not have.

@@ -101,7 +101,7 @@ pub unsafe fn output(context: *mut c_void, sample: *mut SampleHeader, bytes: u64
     }
 }
 
-/// A sample without payload: `len` bytes from `seq` on moved, but do not come along.
+/// A sample without payload: `len` bytes from `seq` on moved, but do not come along; `why` is an `Unseen`.
 ///
 /// # Safety
 /// As [`output`]; the header is filled and in the running program's own scratch buffer.
@@ -112,7 +112,7 @@ pub unsafe fn output_unseen(
     header: *mut SampleHeader,
     seq: u32,
     len: u32,
-    why: Unseen,
+    why: u8,
     state: Option<NonNull<ConnectionState>>,
 ) {
     // SAFETY: the caller upholds it.
@@ -120,15 +120,13 @@ pub unsafe fn output_unseen(
         (*header).seq = seq;
         (*header).len = len;
         (*header).copied = 0;
-        (*header).unseen = why as u8;
+        (*header).unseen = why;
     }
-    match why {
-        Unseen::Skipped => {
-            count_of(program, KernelCounter::SkippedCalls, 1);
-            count_of(program, KernelCounter::SkippedBytes, u64::from(len));
-        }
-        Unseen::Seen => {}
-        _ => count_of(program, KernelCounter::UnseenBytes, u64::from(len)),
+    if why == Unseen::Skipped as u8 {
+        count_of(program, KernelCounter::SkippedCalls, 1);
+        count_of(program, KernelCounter::SkippedBytes, u64::from(len));
+    } else if why != Unseen::Seen as u8 {
+        count_of(program, KernelCounter::UnseenBytes, u64::from(len));
     }
     let bytes = size_of::<SampleHeader>() as u64;
     // SAFETY: the header is whole; the caller upholds the rest.
@@ -142,7 +140,7 @@ pub unsafe fn output_unseen(
         Output::Refused => KernelCounter::LostRingRefused,
     };
     count_of(program, cause, 1);
-    if !matches!(why, Unseen::Skipped) {
+    if why != Unseen::Skipped as u8 {
         // SAFETY: the header is filled.
         count_lost_bytes(program, unsafe { (*header).kind }, u64::from(len));
     }

@@ -219,5 +219,5 @@ fn tell(context: &BtfTracePointContext, origin: &Origin, kind: Kind, not_bytes: 
     let is_upper = origin.layer as u8 == Layer::Socket as u8 && origin.tcp.has_upper_layer();
     let why = if is_upper { Unseen::UpperLayer } else { Unseen::Seen };
     // SAFETY: the context is the running program's own.
-    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, why, origin.state) };
+    unsafe { output_unseen(context.as_ptr(), origin.program as u32, header, seq, 0, why as u8, origin.state) };
 }

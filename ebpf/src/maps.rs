@@ -157,6 +157,21 @@ pub fn scratch(buffer: u32) -> Option<*mut Scratch> {
     SCRATCH.get_ptr_mut(buffer)
 }
 
+/// The same number, of which the verifier then knows nothing. Before 6.2 it follows a program that has functions once for
+/// each combination of numbers that it knows; forgotten ones make the ways to a place one.
+///
+/// # Safety
+/// The buffer is the running program's own, and nothing is in it yet.
+#[inline(always)]
+pub unsafe fn forget(scratch: *mut Scratch, number: u32) -> u32 {
+    // SAFETY: the caller upholds it.
+    unsafe {
+        let seq = &raw mut (*scratch).header.seq;
+        seq.write_volatile(number);
+        seq.read_volatile()
+    }
+}
+
 /// The header of that program on this CPU.
 #[inline(always)]
 pub fn header(program: Program) -> Option<*mut Header> {

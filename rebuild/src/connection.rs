@@ -104,11 +104,7 @@ impl Connection {
             comm: header.comm,
             role: sample.role,
             layer: Layer::Socket,
-            handshake: if sample.role == Role::Unknown {
-                Handshake::unseen()
-            } else {
-                Handshake::from_the_start(received, sent)
-            },
+            handshake: if sample.role == Role::Unknown { Handshake::unseen() } else { Handshake::awaited() },
             handshake_until: None,
             held: Vec::new(),
             lost: 0,
@@ -141,7 +137,7 @@ impl Connection {
             out.counters.upper_layer_connections += 1;
         }
         if sample.layer == Layer::Socket {
-            self.handshake.take(sample);
+            self.handshake.take(sample, out.full);
             if self.handshake.is_whole() {
                 self.hand_out_held(out);
             }

@@ -19,6 +19,8 @@ const SUPPORTED_VERSIONS: u16 = 43;
 const HOST_NAME: u8 = 0;
 /// A hello that is longer is not read: with a key of post-quantum cryptography one has some 1,800 bytes.
 const MAX_HELLO_BYTES: usize = 8 * 1024;
+/// So many samples of a direction are kept.
+const MAX_PIECES: usize = 512;
 /// The longest host name (RFC 1035, 2.3.4).
 const MAX_NAME_BYTES: usize = 253;
 
@@ -58,28 +60,35 @@ pub(crate) struct Handshake {
 /// The first message of a direction.
 #[derive(Debug)]
 struct Hello {
-    /// Where the next byte stands, by the socket's numbers.
-    next: u32,
+    /// Where its first byte stands, by the socket's numbers, once that is known.
+    start: Option<u32>,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// The bytes so far.
-    Collecting(Vec<u8>),
+    /// The bytes so far, in the order of the rings.
+    Collecting(Vec<Piece>),
     /// It was read, or cannot be.
     Done,
 }
 
+#[derive(Debug)]
+struct Piece {
+    seq: u32,
+    bytes: Vec<u8>,
+}
+
 impl Handshake {
-    /// A connection whose first bytes are to come, at these numbers.
-    pub(crate) const fn from_the_start(received: u32, sent: u32) -> Self {
-        Self { received: Hello::starting_at(received), sent: Hello::starting_at(sent), session: None }
+    /// A connection whose first bytes are to come.
+    pub(crate) const fn awaited() -> Self {
+        const AWAITED: Hello = Hello { start: None, state: State::Collecting(Vec::new()) };
+        Self { received: AWAITED, sent: AWAITED, session: None }
     }
 
     /// A connection of which nothing will be known.
     pub(crate) const fn unseen() -> Self {
-        const DONE: Hello = Hello { next: 0, state: State::Done };
+        const DONE: Hello = Hello { start: None, state: State::Done };
         Self { received: DONE, sent: DONE, session: None }
     }
 
@@ -98,74 +107,96 @@ impl Handshake {
         self.received.cost() + self.sent.cost()
     }
 
-    /// Takes a sample of the socket's own bytes, whether it comes in time or late; nothing of it unless it is the next one.
-    pub(crate) fn take(&mut self, sample: &Sample<'_>) {
+    /// Takes a sample of the socket's own bytes. Several CPUs' rings bring them in any order, some before the connection's
+    /// opening. `full`: nothing more may be kept.
+    pub(crate) fn take(&mut self, sample: &Sample<'_>, full: bool) {
         let header = &sample.header;
-        let (hello, kind) = match sample.kind {
-            Kind::Received => (&mut self.received, CLIENT_HELLO),
-            Kind::Sent => (&mut self.sent, SERVER_HELLO),
+        match sample.kind {
+            Kind::Received => self.received.insert(header.seq, sample.payload, full),
+            Kind::Sent => self.sent.insert(header.seq, sample.payload, full),
             Kind::Opened => {
-                // Whatever came before it from another CPU was not told from the start.
-                self.received.begin_at(header.seq);
-                self.sent.begin_at(header.other_seq);
-                return;
+                self.received.start = Some(header.seq);
+                self.sent.start = Some(header.other_seq);
             }
             Kind::PeerClosed | Kind::LocalClosed | Kind::Closed => return,
-        };
-        if matches!(hello.state, State::Done) || header.seq != hello.next {
-            return;
         }
-        hello.next = header.seq.wrapping_add(header.len);
-        if sample.payload.len() != header.len as usize {
-            // A part was not copied, so the rest cannot be read either.
-            hello.state = State::Done;
-            return;
+        self.read();
+    }
+
+    /// The opening did not come: what came first is the beginning, or no hello.
+    pub(crate) fn begin_at_the_first(&mut self) {
+        for hello in [&mut self.received, &mut self.sent] {
+            if let (None, State::Collecting(pieces)) = (hello.start, &hello.state) {
+                let first = pieces.iter().map(|piece| piece.seq);
+                hello.start =
+                    first.reduce(|first, seq| if first.wrapping_sub(seq).cast_signed() > 0 { seq } else { first });
+            }
         }
-        let Some(body) = hello.take(sample.payload, kind) else { return };
-        let session = Arc::make_mut(self.session.get_or_insert_default());
-        if kind == CLIENT_HELLO {
-            session.server_name = body.and_then(|body| server_name(&body));
-        } else {
-            (session.version, session.cipher_suite) = body.and_then(|body| chosen(&body)).unzip();
+        self.read();
+    }
+
+    fn read(&mut self) {
+        if let Some(body) = self.received.read(CLIENT_HELLO) {
+            Arc::make_mut(self.session.get_or_insert_default()).server_name = server_name(&body);
+        }
+        if let Some(body) = self.sent.read(SERVER_HELLO) {
+            let session = Arc::make_mut(self.session.get_or_insert_default());
+            (session.version, session.cipher_suite) = chosen(&body).unzip();
         }
     }
 }
 
 impl Hello {
-    const fn starting_at(next: u32) -> Self {
-        Self { next, state: State::Collecting(Vec::new()) }
-    }
-
-    fn begin_at(&mut self, next: u32) {
-        if matches!(&self.state, State::Collecting(bytes) if bytes.is_empty()) {
-            self.next = next;
-        }
-    }
-
-    const fn cost(&self) -> usize {
+    fn cost(&self) -> usize {
         match &self.state {
-            State::Collecting(bytes) => bytes.capacity(),
+            State::Collecting(pieces) => {
+                let bytes = pieces.iter().map(|piece| piece.bytes.capacity()).sum::<usize>();
+                bytes + pieces.capacity() * size_of::<Piece>()
+            }
             State::Done => 0,
         }
     }
 
-    /// The hello's body once it is whole; None inside if there is none to be read. None outside: more is needed.
-    fn take(&mut self, bytes: &[u8], kind: u8) -> Option<Option<Vec<u8>>> {
-        let State::Collecting(collected) = &mut self.state else { return None };
-        let room = MAX_HELLO_BYTES - collected.len().min(MAX_HELLO_BYTES);
-        collected.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
-        let found = match message(collected, kind) {
-            Found::Whole(body) => Some(body),
-            Found::More if collected.len() < MAX_HELLO_BYTES => return None,
-            Found::More => None,
+    /// Keeps as much of it as a hello may need.
+    fn insert(&mut self, seq: u32, bytes: &[u8], full: bool) {
+        let State::Collecting(pieces) = &mut self.state else { return };
+        let kept = pieces.iter().map(|piece| piece.bytes.len()).sum::<usize>();
+        let room = MAX_HELLO_BYTES.saturating_sub(kept);
+        if full || room == 0 || pieces.len() == MAX_PIECES {
+            // Without room it is not known where it begins, or a part of it is missing.
+            self.state = State::Done;
+        } else if !bytes.is_empty() && pieces.iter().all(|piece| piece.seq != seq) {
+            pieces.push(Piece { seq, bytes: bytes.get(..room).unwrap_or(bytes).to_vec() });
+        }
+    }
+
+    /// Its body, once it is whole.
+    fn read(&mut self, kind: u8) -> Option<Vec<u8>> {
+        let (Some(start), State::Collecting(pieces)) = (self.start, &mut self.state) else { return None };
+        pieces.sort_unstable_by_key(|piece| piece.seq.wrapping_sub(start));
+        let mut bytes = Vec::new();
+        for piece in &*pieces {
+            if piece.seq.wrapping_sub(start) as usize == bytes.len() {
+                bytes.extend_from_slice(&piece.bytes);
+            }
+        }
+        match message(&bytes, kind) {
+            Found::Whole(body) => {
+                self.state = State::Done;
+                Some(body)
+            }
             Found::Nothing => {
                 // No TLS, most often: then nothing is to be said of it.
                 self.state = State::Done;
-                return None;
+                None
             }
-        };
-        self.state = State::Done;
-        Some(found)
+            Found::More => {
+                if bytes.len() >= MAX_HELLO_BYTES {
+                    self.state = State::Done;
+                }
+                None
+            }
+        }
     }
 }
 

@@ -190,7 +190,6 @@ fn constants(types: &KernelTypes, own_numbers: bool, tls: bool) -> Result<Consta
         iter_mask: if is_bit { 0xfe } else { 0xff },
         iter_iovec: value("iter_type", "ITER_IOVEC")?,
         iter_ubuf: types.enumerator("iter_type", "ITER_UBUF").unwrap_or(ABSENT),
-        looks: u32::from(super::backend::looks_at_heads(types)),
     })
 }
 

@@ -201,12 +201,6 @@ fn has_helper(types: &KernelTypes, function: &str) -> bool {
     types.parameters(function).is_some()
 }
 
-/// Whether the kernel side looks at heads: from 6.2 on the verifier tells which numbers matter and gets through that in some ten
-/// thousand steps; 6.1 takes more than a million for some programs. (The helper came with 6.2.)
-pub(super) fn looks_at_heads(types: &KernelTypes) -> bool {
-    has_helper(types, "bpf_cgrp_storage_get")
-}
-
 /// Since 5.11 programs at functions may be preempted; since 5.12 the kernel does not run one inside itself
 /// (docs/decisions/0006-programs-alone.md).
 fn may_run_inside_itself(types: &KernelTypes) -> bool {

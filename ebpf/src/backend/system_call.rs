@@ -6,7 +6,10 @@
 //! task's own (io_uring, kernel threads), and several messages of one `recvmmsg` or `sendmmsg` (holes in the sequence).
 
 use super::{Moved, moved, registers};
-use crate::kernel::{Sock, Task};
+use crate::{
+    kernel::{Sock, Task},
+    maps::{buffer_of, forget, scratch},
+};
 use aya_ebpf::{
     EbpfContext as _, helpers::generated::bpf_probe_read_user, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
@@ -84,6 +87,9 @@ fn ended<const BOUNDED: bool>(context: &BtfTracePointContext, chance: u32) -> i3
         Direction::Received => Program::received(chance),
         Direction::Sent => Program::sent(chance),
     };
+    let Some(scratch) = scratch(buffer_of(program)) else { return 0 };
+    // SAFETY: the buffer is this program's own, and nothing is in it yet.
+    let (nr, flags) = unsafe { (u64::from(forget(scratch, nr as u32)), forget(scratch, flags)) };
     // SAFETY: what lies behind a socket's file is a `struct sock`.
     let sock = unsafe { Sock::untyped(address) };
     let call = Moved { program, sock, direction, flags, result: moved_bytes };

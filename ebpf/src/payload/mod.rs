@@ -8,16 +8,14 @@ pub use walk::{Source, Walk};
 
 use crate::{
     emit::{Origin, count_lost_bytes, fill, output_unseen},
-    kernel::constant,
-    maps::{Scratch, buffer_of, count_of, scratch},
+    maps::{Scratch, buffer_of, count_of, forget, scratch},
     watch::{connection, place},
 };
 use aya_ebpf::helpers::generated::bpf_loop;
-use core::{ffi::c_void, ptr::NonNull};
+use core::ffi::c_void;
 use s3auditd_common::{
     counters::KernelCounter,
     sample::{Direction, Kind, Unseen},
-    settings::ConnectionState,
 };
 use walk::{CONTINUE, Carry, Start, flush, step, step_in};
 use wanted::{Wanted, remaining_budget, turn, wanted};
@@ -48,10 +46,8 @@ pub unsafe fn take<const BOUNDED: bool>(
     call: &Call,
     source: impl FnOnce() -> Source,
 ) {
-    // The verifier knows it, and follows one way only.
-    let looks = !BOUNDED && constant(|c| &c.looks) != 0;
     turn(origin, call.direction);
-    let Wanted { silent, skip, told, withheld, unlimited } = wanted(origin, call, looks);
+    let Wanted { silent, skip, told, withheld, unlimited } = wanted::<BOUNDED>(origin, call);
     if silent {
         return;
     }
@@ -61,38 +57,50 @@ pub unsafe fn take<const BOUNDED: bool>(
     };
     let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
     let copied = core::cmp::min(call.len - skip, budget);
-    let source = if copied == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
+    let held = !BOUNDED && !unlimited && wanted::may_begin(origin, call.direction);
 
     let (program, buffer) = (origin.program as u32, buffer_of(origin.program));
     let Some(scratch) = scratch(buffer) else { return };
+    // What is known of the call is forgotten, each number by itself, and then read from the map (docs/decisions/0009).
     // SAFETY: the buffer is this program's own.
-    let header = unsafe { &raw mut (*scratch).header };
+    let (told, by_us, walk, header) = unsafe {
+        let (told, by_us) = (forget(scratch, told), forget(scratch, u32::from(withheld.by_us)));
+        (*scratch).walk.begin(&Start {
+            cookie: origin.cookie,
+            program,
+            seq: call.seq,
+            len: call.len,
+            skip: forget(scratch, skip),
+            wanted: forget(scratch, copied),
+            unlimited: forget(scratch, u32::from(unlimited)),
+            held: forget(scratch, u32::from(held)),
+        });
+        (told, by_us, &raw mut (*scratch).walk, &raw mut (*scratch).header)
+    };
+    // SAFETY: as above.
+    unsafe {
+        let source = if (*walk).wanted == 0 { Source::nowhere(Unseen::Withheld) } else { source() };
+        (*walk).start_at(source.forgotten(scratch), call.len);
+    }
     // SAFETY: as above.
     unsafe { fill(header, origin, kind, call.other_seq) };
     if told != 0 {
-        let (from, why) = (call.seq.wrapping_add(skip).wrapping_sub(told), withheld.why());
         // SAFETY: the caller upholds it; the header is filled.
         unsafe {
-            (*header).other_seq = withheld.other_seq(call);
+            (*header).other_seq = if by_us == 0 { call.other_seq } else { withheld.other_seq };
+            let from = (*walk).seq.wrapping_sub(told);
+            let why = if by_us == 0 { Unseen::Skipped as u8 } else { Unseen::Withheld as u8 };
             output_unseen(context, program, header, from, told, why, origin.state);
             (*header).other_seq = call.other_seq;
-        }
-        if skip == call.len {
-            return;
+            if (*walk).seq == (*walk).end {
+                return;
+            }
         }
     }
-    if source.unseen() as u8 != Unseen::Seen as u8 {
-        let (seq, left) = (call.seq.wrapping_add(skip), call.len - skip);
-        // SAFETY: the caller upholds it.
-        unsafe { output_unseen(context, program, header, seq, left, source.unseen(), origin.state) };
-        return;
-    }
-    let held = looks && !unlimited && wanted::may_begin(origin, call.direction);
-    let start =
-        Start { cookie: origin.cookie, program, seq: call.seq, len: call.len, skip, wanted: copied, unlimited, held };
-    // SAFETY: the buffer is this program's own.
-    unsafe { (*scratch).walk.begin(source, &start) };
-    if BOUNDED {
+    // SAFETY: as above.
+    if unsafe { (*walk).unseen } != Unseen::Seen as u32 {
+        // Nothing to walk through.
+    } else if BOUNDED {
         // No function is called: before 6.2 the verifier takes every number in a program that has functions for one that
         // matters, and follows each combination of them (a million steps and more).
         let mut steps = 0;
@@ -112,10 +120,10 @@ pub unsafe fn take<const BOUNDED: bool>(
         // outlives the loops.
         unsafe {
             // One buffer of one piece, the usual case, needs no loop.
-            if !looks || step_in::<true>(context, scratch) == CONTINUE {
+            if step_in::<true>(context, scratch) == CONTINUE {
                 bpf_loop(MAX_STEPS, step as *mut c_void, carry, 0);
             }
-            if looks && (*scratch).walk.held != 0 {
+            if (*scratch).walk.held != 0 {
                 if let Some(state) = origin.state {
                     body::look(scratch, carry, state);
                 }
@@ -130,7 +138,7 @@ pub unsafe fn take<const BOUNDED: bool>(
     }
 
     // SAFETY: the context is the running program's own, and so is the buffer.
-    unsafe { account(context, scratch, origin.state, looks) };
+    unsafe { account(context, scratch) };
 }
 
 /// Tells that there was a call, without a length: what the socket's numbers count is not what the caller moved.
@@ -149,7 +157,7 @@ pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, 
     unsafe {
         let header = &raw mut (*scratch).header;
         fill(header, origin, kind, other_seq);
-        output_unseen(context, program, header, seq, 0, why, origin.state);
+        output_unseen(context, program, header, seq, 0, why as u8, origin.state);
     }
 }
 
@@ -159,7 +167,7 @@ pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, 
 /// # Safety
 /// The context and the buffer are the running program's own.
 #[inline(always)]
-unsafe fn account(context: *mut c_void, scratch: *mut Scratch, state: Option<NonNull<ConnectionState>>, looks: bool) {
+unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
     // SAFETY: the caller upholds it.
     let (walk, header) = unsafe { (&(*scratch).walk, &raw mut (*scratch).header) };
     let program = walk.program;
@@ -172,8 +180,8 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch, state: Option<Non
         count_of(program, KernelCounter::LostRingRefused, walk.lost_refused);
         count_lost_bytes(program, kind, walk.lost_bytes);
     }
-    // None: the table is full. Before 6.2 keeping it through the loop would cost the verifier too much.
-    let state = if looks { state } else { connection(walk.cookie) };
+    // None: the table is full. Keeping it through the loop would cost the verifiers before 6.2 too much.
+    let state = connection(walk.cookie);
     if let Some(state) = state {
         // SAFETY: a map value that lives until the socket is destroyed.
         unsafe {
@@ -199,13 +207,15 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch, state: Option<Non
         return;
     }
     if left != 0 {
-        let why = if walk.faulted != 0 {
+        let why = if walk.unseen != Unseen::Seen as u32 {
+            walk.unseen as u8
+        } else if walk.faulted != 0 {
             count_of(program, KernelCounter::Faults, 1);
-            Unseen::Fault
+            Unseen::Fault as u8
         } else if walk.wanted != 0 {
-            Unseen::TooManySegments
+            Unseen::TooManySegments as u8
         } else {
-            Unseen::Withheld
+            Unseen::Withheld as u8
         };
         // SAFETY: the caller upholds it.
         unsafe { output_unseen(context, program, header, walk.seq, left, why, state) };

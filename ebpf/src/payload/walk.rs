@@ -2,8 +2,7 @@
 
 use crate::{
     emit::{Output, output},
-    kernel::constant,
-    maps::{Scratch, scratch},
+    maps::{Scratch, forget, scratch},
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use core::{
@@ -21,8 +20,8 @@ pub const PIECE: u64 = MAX_PIECE_BYTES as u64;
 /// verifier refuses.)
 #[derive(Clone, Copy)]
 pub struct Source {
-    /// Not `Seen`: nowhere that can be read.
-    unseen: Unseen,
+    /// An `Unseen`; not `Seen`: nowhere that can be read.
+    unseen: u8,
     shape: u32,
     address: u64,
     /// `SEGMENTS`: how many; `BEHIND`: how many bytes of the first one.
@@ -36,27 +35,38 @@ const BEHIND: u32 = 2;
 impl Source {
     /// One buffer.
     pub const fn buffer(address: u64) -> Self {
-        Self { unseen: Unseen::Seen, shape: BUFFER, address, more: 0 }
+        Self { unseen: Unseen::Seen as u8, shape: BUFFER, address, more: 0 }
     }
 
     /// An array of `struct iovec`, itself in user memory.
     pub const fn segments(address: u64, count: u64) -> Self {
-        Self { unseen: Unseen::Seen, shape: SEGMENTS, address, more: count }
+        Self { unseen: Unseen::Seen as u8, shape: SEGMENTS, address, more: count }
     }
 
     /// In front of this place: the first `used` bytes of the segment that the `struct iovec` in kernel memory at `segment`
     /// describes, and the segments before it.
     pub const fn behind(segment: u64, used: u64) -> Self {
-        Self { unseen: Unseen::Seen, shape: BEHIND, address: segment, more: used }
+        Self { unseen: Unseen::Seen as u8, shape: BEHIND, address: segment, more: used }
     }
 
     /// Nowhere that can be read.
     pub const fn nowhere(why: Unseen) -> Self {
-        Self { unseen: why, shape: BUFFER, address: 0, more: 0 }
+        Self { unseen: why as u8, shape: BUFFER, address: 0, more: 0 }
     }
 
-    /// Why the bytes cannot be read, or `Seen`.
-    pub const fn unseen(self) -> Unseen {
+    /// See [`forget`].
+    ///
+    /// # Safety
+    /// As of [`forget`].
+    #[inline(always)]
+    pub unsafe fn forgotten(self, scratch: *mut Scratch) -> Self {
+        // SAFETY: the caller upholds it.
+        let (shape, unseen) = unsafe { (forget(scratch, self.shape), forget(scratch, u32::from(self.unseen)) as u8) };
+        Self { shape, unseen, ..self }
+    }
+
+    /// Why the bytes cannot be read, or `Seen`: an `Unseen`.
+    pub const fn unseen(self) -> u8 {
         self.unseen
     }
 }
@@ -98,6 +108,8 @@ pub struct Walk {
     /// Where the buffer's first byte stands.
     pub seq: u32,
     pub faulted: u32,
+    /// Why nothing of it can be read, or `Seen`: an `Unseen`.
+    pub unseen: u32,
     /// 1: no further than [`LOOK_BYTES`], and nothing into the ring yet.
     pub held: u32,
     /// 1: what is left is told later.
@@ -114,27 +126,21 @@ pub struct Start {
     pub len: u32,
     pub skip: u32,
     pub wanted: u32,
-    pub unlimited: bool,
-    pub held: bool,
+    pub unlimited: u32,
+    pub held: u32,
 }
 
 impl Walk {
     #[inline(always)]
-    pub fn begin(&mut self, source: Source, start: &Start) {
-        let len = u64::from(start.len);
-        let (segment_count, in_segment, back) = match source.shape {
-            BUFFER => (0, len, 0),
-            SEGMENTS => (source.more, 0, 0),
-            _ => (u64::MAX, source.more, len),
-        };
+    pub fn begin(&mut self, start: &Start) {
         *self = Self {
-            segments: source.address,
-            segment_count,
+            segments: 0,
+            segment_count: 0,
             next_segment: 0,
-            address: source.address,
-            in_segment,
-            back,
-            in_kernel: u64::from(back != 0),
+            address: 0,
+            in_segment: 0,
+            back: 0,
+            in_kernel: 0,
             skip: u64::from(start.skip),
             wanted: u64::from(start.wanted),
             filled: 0,
@@ -147,13 +153,28 @@ impl Walk {
             from: start.seq.wrapping_add(start.skip),
             end: start.seq.wrapping_add(start.len),
             program: start.program,
-            unlimited: u32::from(start.unlimited),
+            unlimited: start.unlimited,
             seq: start.seq.wrapping_add(start.skip),
             faulted: 0,
-            held: u32::from(start.held),
+            unseen: 0,
+            held: start.held,
             told_later: 0,
             look: Look::START,
         };
+    }
+
+    /// Where the call's `len` bytes lie.
+    #[inline(always)]
+    pub fn start_at(&mut self, source: Source, len: u32) {
+        let len = u64::from(len);
+        (self.segment_count, self.in_segment, self.back) = match source.shape {
+            BUFFER => (0, len, 0),
+            SEGMENTS => (source.more, 0, 0),
+            _ => (u64::MAX, source.more, len),
+        };
+        (self.segments, self.address) = (source.address, source.address);
+        self.in_kernel = u64::from(self.back != 0);
+        self.unseen = u32::from(source.unseen);
     }
 }
 
@@ -196,19 +217,13 @@ pub extern "C" fn step(_index: u32, carry: *mut c_void) -> c_long {
 #[inline(always)]
 pub unsafe fn step_in<const HOLDS: bool>(context: *mut c_void, scratch: *mut Scratch) -> c_long {
     // SAFETY: the caller upholds it.
-    let (held, next) = unsafe { (HOLDS && is_held(&(*scratch).walk), advance::<HOLDS>(scratch)) };
+    let (held, next) = unsafe { (HOLDS && (*scratch).walk.held != 0, advance::<HOLDS>(scratch)) };
     if next != STEP && !held {
         // One place, not one for each case: the verifier follows every path through it.
         // SAFETY: as above.
         unsafe { flush(context, scratch) };
     }
     if next == EMIT_AND_STOP || (next == EMIT && held) { STOP } else { CONTINUE }
-}
-
-/// Whether the walk is held. Where heads are not looked at the verifier knows that none is, and follows one way only.
-#[inline(always)]
-fn is_held(walk: &Walk) -> bool {
-    constant(|c| &c.looks) != 0 && walk.held != 0
 }
 
 /// What follows a step.
@@ -249,18 +264,19 @@ unsafe fn advance<const HOLDS: bool>(scratch: *mut Scratch) -> Next {
         return STEP;
     }
     let filled = walk.filled & (PIECE - 1);
-    let room = if HOLDS && is_held(walk) { u64::from(LOOK_BYTES).saturating_sub(filled) } else { PIECE - filled };
-    let fits = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), room);
-    // What the minimum above says, said in a form that the verifier keeps.
-    let len = core::hint::black_box(fits);
-    if len == 0 || len > PIECE {
+    let room = if HOLDS && walk.held != 0 { u64::from(LOOK_BYTES).saturating_sub(filled) } else { PIECE - filled };
+    let len = core::cmp::min(core::cmp::min(walk.in_segment, walk.wanted), room);
+    if len == 0 {
         return EMIT_AND_STOP;
     }
-    // SAFETY: `filled` is below one piece and `len` at most one, so the write stays inside two pieces; the helper
+    // What the minimum above says, said by arithmetic: before 6.2 the verifier forgets what a comparison said of a number
+    // that has been on the stack since.
+    let bytes = ((core::hint::black_box(len) - 1) & (PIECE - 1)) + 1;
+    // SAFETY: `filled` is below one piece and `bytes` at most one, so the write stays inside two pieces; the helper
     // checks the user address.
     let result = unsafe {
         let to = (&raw mut (*scratch).payload).cast::<u8>().add(filled as usize);
-        bpf_probe_read_user(to.cast(), len as u32, walk.address as *const c_void)
+        bpf_probe_read_user(to.cast(), bytes as u32, walk.address as *const c_void)
     };
     if result != 0 {
         walk.faulted = 1;

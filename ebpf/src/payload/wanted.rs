@@ -8,7 +8,7 @@ use crate::{
 };
 use s3auditd_common::{
     counters::KernelCounter,
-    sample::{Direction, Layer, RUN_BUDGET_BYTES, Unseen, WINDOW_STEP_BYTES, Window, WindowKind, window_key},
+    sample::{Direction, Layer, RUN_BUDGET_BYTES, WINDOW_STEP_BYTES, Window, WindowKind, window_key},
     settings::Place,
 };
 
@@ -33,21 +33,9 @@ pub struct Wanted {
 #[derive(Clone, Copy)]
 pub struct Withheld {
     /// False: user space.
-    by_us: bool,
+    pub by_us: bool,
     /// Where the other direction stood when they moved, if it was us.
-    other_seq: u32,
-}
-
-impl Withheld {
-    #[inline(always)]
-    pub const fn why(self) -> Unseen {
-        if self.by_us { Unseen::Withheld } else { Unseen::Skipped }
-    }
-
-    #[inline(always)]
-    pub const fn other_seq(self, call: &Call) -> u32 {
-        if self.by_us { self.other_seq } else { call.other_seq }
-    }
+    pub other_seq: u32,
 }
 
 impl Wanted {
@@ -56,20 +44,20 @@ impl Wanted {
     const NOTHING: Self = Self { silent: true, ..Self::EVERYTHING };
 }
 
-/// See the module. `looks`: at heads; bodies are not known otherwise.
+/// See the module. `BOUNDED`: heads are not looked at, so bodies are not known.
 #[inline(always)]
-pub fn wanted(origin: &Origin, call: &Call, looks: bool) -> Wanted {
+pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
     let end = call.seq.wrapping_add(call.len);
     let key = window_key(origin.cookie, call.direction);
     let Some(window) = WINDOWS.get_ptr_mut(key) else {
-        return of_body(origin, call, end, looks);
+        return of_body::<BOUNDED>(origin, call, end);
     };
     // SAFETY: a map value; the agent replaces values whole.
     let Window { mut until, kind, plaintext, mut more_steps } = unsafe { *window };
     if (plaintext != 0) != (origin.layer as u8 != Layer::Socket as u8) {
         // It counts other bytes: set before the connection's plaintext began to be read.
         let _gone_already = WINDOWS.remove(key);
-        return of_body(origin, call, end, looks);
+        return of_body::<BOUNDED>(origin, call, end);
     }
     // Signed distances: right as long as a step, and a call, is less than 2 GiB long, which it is.
     let mut end_past = end.wrapping_sub(until) as i32;
@@ -84,7 +72,7 @@ pub fn wanted(origin: &Origin, call: &Call, looks: bool) -> Wanted {
             // copied by that is known by its sequence numbers.
             // SAFETY: as above.
             unsafe { *window = Window { until, kind, plaintext, more_steps } };
-            if looks {
+            if !BOUNDED {
                 forget_body(origin, call.direction);
             }
             return Wanted { skip: call.len, told: call.len, ..Wanted::EVERYTHING };
@@ -101,10 +89,10 @@ pub fn wanted(origin: &Origin, call: &Call, looks: bool) -> Wanted {
         }
     }
     if start_past >= 0 {
-        return of_body(origin, call, end, looks);
+        return of_body::<BOUNDED>(origin, call, end);
     }
     // User space has read the head, and knows better.
-    if looks {
+    if !BOUNDED {
         forget_body(origin, call.direction);
     }
     if kind != WindowKind::Skip as u8 {
@@ -121,8 +109,8 @@ pub fn wanted(origin: &Origin, call: &Call, looks: bool) -> Wanted {
 
 /// What the body leaves that the call is in, if it is in one.
 #[inline(always)]
-fn of_body(origin: &Origin, call: &Call, end: u32, looks: bool) -> Wanted {
-    let Some(state) = origin.state.filter(|_| looks) else { return Wanted::EVERYTHING };
+fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wanted {
+    let Some(state) = origin.state.filter(|_| !BOUNDED) else { return Wanted::EVERYTHING };
     // SAFETY: a map value that lives until the socket is destroyed. Two threads that move bytes of one direction race here:
     // what is told wrong by that is known by its sequence numbers.
     let Place { run, in_body, body_end, untold, untold_other, .. } = unsafe { *place(state, call.direction) };

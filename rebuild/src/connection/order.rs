@@ -44,6 +44,7 @@ impl Connection {
             (None, None) => (self.received.assembler.cursor(), self.sent.assembler.cursor()),
         };
         self.anchor(received, sent);
+        self.handshake.begin_at_the_first();
         self.pump(GiveUp::Nothing, out);
     }
 

@@ -39,13 +39,24 @@ fn pieces(client: &[u8], server: &[u8], size: usize) -> Vec<OwnedSample> {
     [of(Kind::Received, RECEIVED_FROM, client), of(Kind::Sent, SENT_FROM, server)].concat()
 }
 
-fn read(samples: &[OwnedSample]) -> TlsSession {
-    let mut handshake = Handshake::from_the_start(RECEIVED_FROM, SENT_FROM);
+fn opened() -> OwnedSample {
+    let mut opened = sample(Kind::Opened, RECEIVED_FROM, &[]);
+    opened.header.other_seq = SENT_FROM;
+    opened
+}
+
+/// What is known after these, in that order.
+fn read_in_order(samples: &[OwnedSample]) -> (TlsSession, Handshake) {
+    let mut handshake = Handshake::awaited();
     for sample in samples {
-        handshake.take(&sample.sample().unwrap());
+        handshake.take(&sample.sample().unwrap(), false);
+        assert!(handshake.cost() <= 4 * MAX_HELLO_BYTES + 2 * MAX_PIECES * size_of::<Piece>());
     }
-    assert!(handshake.cost() <= 4 * MAX_HELLO_BYTES);
-    TlsSession::clone(&handshake.session())
+    (TlsSession::clone(&handshake.session()), handshake)
+}
+
+fn read(samples: &[OwnedSample]) -> TlsSession {
+    read_in_order(&[&[opened()], samples].concat()).0
 }
 
 fn session(version: u16, suite: u16) -> TlsSession {
@@ -98,9 +109,36 @@ fn what_is_missing_is_not_known_and_what_is_late_or_twice_does_no_harm() {
         let twice: Vec<_> = all.iter().flat_map(|sample| [sample.clone(), sample.clone()]).collect();
         assert_eq!(read(&twice), session(0x0304, 0x1302));
     }
-    let mut server_first = all.clone();
-    server_first.rotate_left(clients);
-    assert_eq!(read(&server_first), session(0x0304, 0x1302));
+}
+
+#[test]
+fn rings_may_bring_it_in_any_order() {
+    let expected = session(0x0304, 0x1302);
+    let all = [vec![opened()], pieces(&bytes(CLIENT_13), &bytes(SERVER_13), 60)].concat();
+    let mut order = all.clone();
+    for turn in 0..all.len() {
+        order.rotate_left(1);
+        assert_eq!(read_in_order(&order).0, expected, "turned by {turn}");
+        order.swap(turn, all.len() / 2);
+        assert_eq!(read_in_order(&order).0, expected, "swapped {turn}");
+    }
+    order.reverse();
+    assert_eq!(read_in_order(&order).0, expected);
+}
+
+#[test]
+fn without_its_opening_it_begins_with_what_came_first() {
+    let mut all = pieces(&bytes(CLIENT_13), &bytes(SERVER_13), 60);
+    all.reverse();
+    let (nothing_yet, mut handshake) = read_in_order(&all);
+    assert_eq!((nothing_yet, handshake.is_whole()), (TlsSession::default(), false));
+    handshake.begin_at_the_first();
+    assert_eq!((TlsSession::clone(&handshake.session()), handshake.is_whole()), (session(0x0304, 0x1302), true));
+    // Its first bytes are lost: the rest is no hello.
+    all.retain(|sample| ![RECEIVED_FROM, SENT_FROM].contains(&sample.header.seq));
+    let (_, mut handshake) = read_in_order(&all);
+    handshake.begin_at_the_first();
+    assert_eq!((TlsSession::clone(&handshake.session()), handshake.is_whole()), (TlsSession::default(), true));
 }
 
 #[test]
