@@ -75,8 +75,15 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn open_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<Self> {
-        let plain = Self::open(address)?;
-        let Stream::Plain(socket) = plain.stream else { bail!("it speaks TLS already") };
+        Self::open(address)?.with_tls(address, config)
+    }
+
+    /// The same on a connection that is there.
+    ///
+    /// # Errors
+    /// It speaks TLS already, or that is no address to ask a certificate for.
+    pub fn with_tls(self, address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<Self> {
+        let Stream::Plain(socket) = self.stream else { bail!("it speaks TLS already") };
         let session = ClientConnection::new(Arc::clone(config), address.ip().into())?;
         Ok(Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, socket))), buffered: Vec::new() })
     }

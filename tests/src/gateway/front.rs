@@ -76,7 +76,7 @@ impl Front {
             address,
             authority,
             running: Running::Family(child),
-            _behind: Some(Box::new(behind)),
+            behind: Some(Box::new(behind)),
             _folder: Some(folder),
         };
         ready.map(|()| gateway)
@@ -161,6 +161,7 @@ http {{
       proxy_http_version 1.1;
       proxy_set_header Host $http_host;
       proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
       proxy_request_buffering off;
       proxy_buffering off;
     }}

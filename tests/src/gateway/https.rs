@@ -91,7 +91,7 @@ fn serve(name: &'static str, mut server: Command) -> anyhow::Result<Gateway> {
         address,
         authority: Some(authority),
         running: Running::Process(child),
-        _behind: None,
+        behind: None,
         _folder: Some(folder),
     };
     ready.map(|()| gateway)

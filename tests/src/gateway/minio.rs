@@ -94,7 +94,7 @@ fn start_with(
         address,
         authority,
         running: Running::Process(child),
-        _behind: None,
+        behind: None,
         _folder: Some(folder),
     };
     ready.map(|()| gateway)

@@ -8,6 +8,7 @@ pub mod raw;
 pub mod s3s;
 pub mod uring;
 
+use crate::http::Connection;
 use crate::patience::stretched;
 use anyhow::{Context as _, bail};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -35,7 +36,7 @@ pub struct Gateway {
     pub authority: Option<String>,
     running: Running,
     /// What it stands in front of.
-    _behind: Option<Box<Gateway>>,
+    behind: Option<Box<Gateway>>,
     // After `running`, so that the server is gone before its folder is.
     _folder: Option<tempfile::TempDir>,
 }
@@ -59,7 +60,7 @@ impl Gateway {
     /// One that somebody else runs.
     #[must_use]
     pub const fn elsewhere(address: SocketAddr) -> Self {
-        Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, _behind: None, _folder: None }
+        Self { name: "elsewhere", address, authority: None, running: Running::Elsewhere, behind: None, _folder: None }
     }
 
     /// The same, with TLS and a certificate of that authority (PEM).
@@ -70,7 +71,7 @@ impl Gateway {
             address,
             authority: Some(authority),
             running: Running::Elsewhere,
-            _behind: None,
+            behind: None,
             _folder: None,
         }
     }
@@ -80,6 +81,21 @@ impl Gateway {
     pub fn url(&self) -> String {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
+    }
+
+    /// What it stands in front of.
+    #[must_use]
+    pub fn behind(&self) -> Option<&Self> {
+        self.behind.as_deref()
+    }
+
+    /// A connection to it, with TLS 1.3 if it speaks TLS.
+    ///
+    /// # Errors
+    /// The socket's, or the authority's.
+    pub fn connect(&self) -> anyhow::Result<Connection> {
+        let Some(authority) = &self.authority else { return Connection::open(self.address) };
+        Connection::open_tls(self.address, &crate::tls::client(authority, &rustls::version::TLS13)?)
     }
 
     /// The port to watch.
@@ -144,7 +160,7 @@ fn wait_ready_over(
     let config = crate::tls::client(authority, &rustls::version::TLS13)?;
     let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     wait_until(name, child, || {
-        let reply = crate::http::Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
+        let reply = Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
         anyhow::ensure!(reply.status == 200, "{target} answered {}", reply.status);
         Ok(())
     })

@@ -42,7 +42,7 @@ fn start_with(authority: Option<&Authority>) -> anyhow::Result<Gateway> {
         address,
         authority,
         running: Running::Process(child),
-        _behind: None,
+        behind: None,
         _folder: Some(folder),
     };
     ready.map(|()| gateway)

@@ -67,7 +67,7 @@ fn accept(listener: TcpListener, before: Duration, answer: Arc<Answer>) -> anyho
             });
         }
     });
-    Ok(Gateway { name: "raw", address, authority: None, running: Running::Threads, _behind: None, _folder: None })
+    Ok(Gateway { name: "raw", address, authority: None, running: Running::Threads, behind: None, _folder: None })
 }
 
 /// Reads the body, answers 200 with `reply_bytes` bytes, keeps the connection.

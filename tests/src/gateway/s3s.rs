@@ -37,7 +37,7 @@ pub fn start_at(address: SocketAddr) -> anyhow::Result<Gateway> {
         address,
         authority: None,
         running: Running::Runtime(Some(runtime)),
-        _behind: None,
+        behind: None,
         _folder: Some(folder),
     })
 }

@@ -36,7 +36,7 @@ pub fn start() -> anyhow::Result<Gateway> {
         address,
         authority: None,
         running: Running::Threads,
-        _behind: None,
+        behind: None,
         _folder: Some(folder),
     })
 }

@@ -3,14 +3,19 @@
 use crate::Scenario;
 use crate::tls::{ask, bodies, every_byte, read_whole};
 use anyhow::Context as _;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rusty_s3::Method;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::script::Script;
+use s3auditd_tests::daemon::Daemon;
 use s3auditd_tests::gateway::{Gateway, front::Front, moto};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
+use s3auditd_tests::record::Record;
 use s3auditd_tests::tls;
+use s3auditd_tests::webhook::Webhook;
 use s3auditd_tests::world::World;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = Vec::new();
@@ -30,6 +35,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         let needs = Script::Boto3.needs().iter().chain(&front.needs()).copied().collect();
         all.push(Scenario { needs, ..scenario("boto3", Box::new(move || clients(front.start()?, Script::Boto3))) });
     }
+    all.push(Scenario {
+        name: "openssl::nginx_in_front_of_a_watched_gateway_is_one_hop".to_owned(),
+        needs: Front::Nginx.needs().to_vec(),
+        run: Box::new(one_hop),
+    });
     for script in Script::ALL {
         all.push(Scenario {
             name: format!("openssl::python_{}", script.name()),
@@ -45,6 +55,43 @@ fn clients(gateway: Gateway, script: Script) -> anyhow::Result<()> {
     let world = World::around(gateway, &[])?;
     let calls = script.round(&world.gateway)?;
     read_whole(&world.expect(&calls)?)
+}
+
+/// The hop behind a proxy that ends TLS is what is watched: one record an operation, and the client is the one that the proxy names,
+/// as far as the proxy is trusted.
+fn one_hop() -> anyhow::Result<()> {
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    let gateway = Front::Nginx.start()?;
+    let behind = gateway.behind().context("nothing behind it")?.address;
+    let webhook = Webhook::start()?;
+    let daemon = Daemon::start(&[behind.port()], Some(&webhook.url()), &["--trusted-proxies", "127.0.0.1"])?;
+    let socket = connect_from(CLIENT, gateway.address)?;
+    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let mut connection = Connection::over(socket)?.with_tls(gateway.address, &config)?;
+    ask(&gateway, &mut connection, "CreateBucket", Method::Put, "hop", None, b"")?;
+    ask(&gateway, &mut connection, "PutObject", Method::Put, "hop", Some("key"), b"hello")?;
+    ask(&gateway, &mut connection, "GetObject", Method::Get, "hop", Some("key"), b"")?;
+    let after = World { gateway, webhook, daemon }.settle(3)?;
+    after.status.whole()?;
+    let of = |record: &Record| (record.operation().map(str::to_owned), record.client().map(|peer| peer.ip()));
+    let proxy = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let expected = ["CreateBucket", "PutObject", "GetObject"].map(|name| (Some(name.to_owned()), proxy));
+    let found: Vec<_> = after.records.iter().map(of).collect();
+    anyhow::ensure!(found == expected, "{found:?}");
+    for record in &after.records {
+        let client = record.0.pointer("/s3auditd/clientAddress").with_context(|| format!("no client: {record}"))?;
+        let named = serde_json::json!({ "ip": CLIENT, "source": "x-forwarded-for" });
+        anyhow::ensure!(*client == named, "the client is {client}, not {named}");
+    }
+    Ok(())
+}
+
+/// As a client of another address does.
+fn connect_from(from: IpAddr, to: SocketAddr) -> anyhow::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::new(from, 0))?;
+    connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// A connection that has been used before the daemon is there, and what is done on it then.
