@@ -2,9 +2,10 @@
 
 use crate::tools::Tools;
 use anyhow::{Context as _, bail};
-use s3auditd_tests::gateway::{free_port, local};
+use s3auditd_tests::gateway::{free_port, https, local};
 use s3auditd_tests::http::fetch;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -27,8 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Running; ends when dropped.
 pub(crate) struct Nginx {
     pub(crate) address: SocketAddr,
+    /// The same over TLS.
+    pub(crate) tls_address: SocketAddr,
     child: Child,
-    _folder: tempfile::TempDir,
+    _folders: [tempfile::TempDir; 2],
 }
 
 impl Nginx {
@@ -36,7 +39,8 @@ impl Nginx {
         // In memory, so that a PUT measures no disk.
         let folder = tempfile::tempdir_in("/dev/shm").context("a folder for nginx in /dev/shm")?;
         let place = folder.path();
-        let address = local(free_port()?);
+        let (address, tls_address) = (local(free_port()?), local(free_port()?));
+        let (certificate_folder, files, _) = https::certificate()?;
         for name in ["bucket", "temporary", "logs"] {
             std::fs::create_dir(place.join(name))?;
         }
@@ -44,10 +48,11 @@ impl Nginx {
             std::fs::write(place.join("bucket").join(name), vec![b'x'; bytes])?;
         }
         let file = place.join("nginx.conf");
-        std::fs::write(&file, configuration(&place.to_string_lossy(), address))?;
+        std::fs::write(&file, configuration(&place.to_string_lossy(), address, tls_address, &files))?;
         let mut command = tools.nginx();
         let child = command.arg("-p").arg(place).arg("-c").arg(&file).args(["-e", "stderr"]).spawn();
-        let mut server = Self { address, child: child.context("starting nginx")?, _folder: folder };
+        let child = child.context("starting nginx")?;
+        let mut server = Self { address, tls_address, child, _folders: [folder, certificate_folder] };
         let deadline = Instant::now() + PATIENCE;
         while fetch(address, SMALL).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -70,7 +75,8 @@ impl Drop for Nginx {
 }
 
 /// Without sendfile: no gateway of objects can use it, they check and decrypt what they send.
-fn configuration(place: &str, address: SocketAddr) -> String {
+fn configuration(place: &str, address: SocketAddr, tls_address: SocketAddr, files: &[PathBuf; 2]) -> String {
+    let [certificate, key] = files.each_ref().map(|file| file.display());
     let body = "x".repeat(SMALL_BYTES);
     // The longest text that nginx takes as one word.
     let body: Vec<_> = body.as_bytes().chunks(2048).map(String::from_utf8_lossy).collect();
@@ -103,6 +109,9 @@ http {{
   map $request_uri $rest {{ default "{second}"; }}
   server {{
     listen {address} backlog=16384;
+    listen {tls_address} ssl;
+    ssl_certificate {certificate};
+    ssl_certificate_key {key};
     root {place};
     add_header Accept-Ranges bytes;
     add_header ETag '"9bb58f26192e4ba00f01e2e7b136bbd8"';

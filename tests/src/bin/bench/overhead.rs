@@ -13,7 +13,6 @@ use anyhow::Context as _;
 use rusty_s3::Method;
 use s3auditd_tests::client::sign;
 use s3auditd_tests::gateway::{Gateway, minio};
-use s3auditd_tests::http::Connection;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +38,7 @@ enum Traffic {
 struct Workload {
     name: &'static str,
     traffic: Traffic,
+    scheme: &'static str,
     address: SocketAddr,
     target: String,
     /// Its target, if it has one: the part of the throughput that is left with the best backend.
@@ -54,8 +54,10 @@ struct Run {
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let sink = Sink::start()?;
     let server = Nginx::start(&bench.tools)?;
-    let gateway = minio::start()?;
-    prepare(&gateway)?;
+    let gateways = [minio::start()?, minio::start_tls(None)?];
+    for gateway in &gateways {
+        prepare(gateway)?;
+    }
     let best = bench.best_backend()?;
     let mut watchers = vec![Watcher::Nobody, Watcher::Daemon(best)];
     if bench.effort == Effort::Full {
@@ -63,7 +65,7 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         watchers.push(Watcher::Tcpdump);
     }
     let mut left = Vec::new();
-    for workload in workloads(bench, &server, &gateway)? {
+    for workload in workloads(bench, &server, &gateways)? {
         let kept = measure(bench, report, &sink, &workload, &watchers)?;
         left.extend(kept.into_iter().map(|(watcher, spread)| (format!("{}: {watcher}", workload.name), spread)));
     }
@@ -76,17 +78,28 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn workloads(bench: &Bench, server: &Nginx, gateway: &Gateway) -> anyhow::Result<Vec<Workload>> {
+fn workloads(bench: &Bench, server: &Nginx, [plain, over_tls]: &[Gateway; 2]) -> anyhow::Result<Vec<Workload>> {
     let get = |name, connections, path: &str, wanted| Workload {
         name,
         traffic: Traffic::Get { connections },
+        scheme: "http",
         address: server.address,
         target: path.to_owned(),
         wanted,
     };
-    let signed = |name, traffic, method, path: &str, wanted| {
+    let secure = |name, path| {
+        let plain = get(name, 16, path, None);
+        Workload { scheme: "https", address: server.tls_address, ..plain }
+    };
+    let of = |gateway: &Gateway, name, traffic, method, path: &str, wanted| {
         let target = sign::target(gateway, method, path)?;
-        anyhow::Ok(Workload { name, traffic, address: gateway.address, target, wanted })
+        let scheme = if gateway.authority.is_some() { "https" } else { "http" };
+        anyhow::Ok(Workload { name, traffic, scheme, address: gateway.address, target, wanted })
+    };
+    let signed = |name, traffic, method, path: &str, wanted| of(plain, name, traffic, method, path, wanted);
+    let signed_secure = |name, path| {
+        let get = Traffic::Get { connections: 16 };
+        of(over_tls, name, get, Method::Get, path, None)
     };
     let put = Traffic::Put { bytes: nginx::HUGE_BYTES };
     let mut all = vec![
@@ -95,7 +108,11 @@ fn workloads(bench: &Bench, server: &Nginx, gateway: &Gateway) -> anyhow::Result
         get("nginx 1 MiB GET x16", 16, nginx::LARGE, None),
     ];
     all.push(Workload { traffic: put, target: "/bucket/put".to_owned(), ..get("nginx 64 MiB PUT", 1, "", None) });
+    all.push(secure("nginx HTTPS 4 KiB GET x16", nginx::SMALL));
+    all.push(signed_secure("MinIO HTTPS 4 KiB GET x16", "/bench/small")?);
     if bench.effort == Effort::Full {
+        all.push(secure("nginx HTTPS 1 MiB GET x16", nginx::LARGE));
+        all.push(signed_secure("MinIO HTTPS 1 MiB GET x16", "/bench/large")?);
         all.push(get("nginx 4 KiB GET x256", 256, nginx::SMALL, None));
         let many = Traffic::Get { connections: 256 };
         all.push(signed("MinIO 4 KiB GET x256", many, Method::Get, "/bench/small", None)?);
@@ -109,7 +126,7 @@ fn workloads(bench: &Bench, server: &Nginx, gateway: &Gateway) -> anyhow::Result
 
 /// The objects that are asked for.
 pub(crate) fn prepare(gateway: &Gateway) -> anyhow::Result<()> {
-    let mut connection = Connection::open(gateway.address)?;
+    let mut connection = gateway.connect()?;
     for (path, bytes) in [("/bench", 0), ("/bench/small", nginx::SMALL_BYTES), ("/bench/large", nginx::LARGE_BYTES)] {
         let target = sign::target(gateway, Method::Put, path)?;
         let reply = connection.ask(&sign::request(gateway, "PUT", &target, &[], &vec![b'm'; bytes]))?;
@@ -175,6 +192,9 @@ fn measure(
         report.figure(PART, name("lost samples a run"), "", lost);
         let lost = Spread::of(costs.iter().map(|cost| cost.lost_records as f64).collect());
         report.figure(PART, name("records given up a run"), "", lost);
+        let missing = |run: &Run| Some(run.seen.operations.saturating_sub(run.cost?.records) as f64);
+        let missing = Spread::of(runs.get(nth).into_iter().flatten().filter_map(missing).collect());
+        report.figure(PART, name("operations without a record a run"), "", missing);
         if nth == 1 && workload.name.starts_with("nginx 4 KiB GET x16") {
             report.target("daemon CPU an operation, from sample to webhook", Bound::AtMost(5.0), "us", a_record);
         }
@@ -216,7 +236,7 @@ impl Workload {
     fn go(&self, tools: &Tools, seconds: u64) -> anyhow::Result<Seen> {
         match self.traffic {
             Traffic::Get { connections } => {
-                load::wrk(tools, &format!("http://{}{}", self.address, self.target), connections, seconds)
+                load::wrk(tools, &format!("{}://{}{}", self.scheme, self.address, self.target), connections, seconds)
             }
             Traffic::Put { bytes } => load::put(self.address, &self.target, bytes, seconds),
         }
