@@ -4,7 +4,7 @@ use crate::connection::{Connection, Outside};
 use crate::counters::Counters;
 use crate::exchange::Exchange;
 use crate::gap::Gap;
-use crate::http::conversation::Closing;
+use crate::http::span::Closing;
 use crate::loss::LossCause;
 use crate::sample::{OwnedSample, Sample};
 use s3auditd_common::sample::{Direction, Window};

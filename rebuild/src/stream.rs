@@ -2,7 +2,7 @@
 
 use crate::account::Account;
 use crate::assembler::{Assembler, low};
-use crate::http::conversation::Appetite;
+use crate::http::span::Appetite;
 use s3auditd_common::sample::{WINDOW_STEP_BYTES, Window, WindowKind};
 
 /// How far ahead a want window reaches, and how much of the kernel side's run budget may be used before one is set:

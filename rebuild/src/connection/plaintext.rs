@@ -2,7 +2,8 @@
 //! plaintext, with numbers of their own (docs/decisions/0070-plaintext-is-a-stream.md).
 
 use super::{Connection, Outside, note_first};
-use crate::http::conversation::{Closing, Conversation};
+use crate::http::conversation::Conversation;
+use crate::http::span::Closing;
 use crate::pipeline::Moved;
 use crate::sample::{OwnedSample, Sample};
 use crate::stream::Stream;

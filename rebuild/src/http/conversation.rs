@@ -3,145 +3,20 @@
 //! [`Conversation`] takes spans of the two streams in causal order: when a span arrives, everything that the other
 //! direction had moved by then has been taken. That makes positions comparable: a reply to a request lies at or
 //! behind the place where the sent stream stood when that request had been received. `request_side` and `reply_side`
-//! hold the transitions of the two directions, `request_gap` and `reply_gap` those over bytes that were not seen, this file
-//! what they share.
+//! hold the transitions of the two directions (`side` has their states), `request_gap` and `reply_gap` those over bytes that were
+//! not seen, this file what they share.
 
 use super::body::Body;
 use super::doubt::{Doubt, Doubtful, Range, Start};
 use super::encrypted::Encrypted;
 use super::open::{Open, Part};
 use super::preface::Preface;
-use super::reader::HeadReader;
-use crate::counters::Counters;
+use super::side::{Origin, ReplyOrigin, ReplySide, RequestSide};
+use super::span::{Appetite, Closing, Context, Data, Span};
 use crate::exchange::{Announced, Completion, Oddity, UnseenPart};
 use crate::loss::LossCause;
-use crate::pipeline::Limits;
 use s3auditd_common::sample::Direction;
 use std::collections::VecDeque;
-
-/// A part of one stream, in order.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Span<'a> {
-    /// Its place.
-    pub(crate) at: u64,
-    /// When it moved.
-    pub(crate) time_ns: u64,
-    /// Where the other stream stood then.
-    pub(crate) other: u64,
-    pub(crate) data: Data<'a>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Data<'a> {
-    Seen(&'a [u8]),
-    /// So many bytes moved and were not seen.
-    Gap(u64, LossCause),
-}
-
-/// What a step may use and change besides the conversation itself.
-pub(crate) struct Context<'a> {
-    pub(crate) limits: &'a Limits,
-    pub(crate) counters: &'a mut Counters,
-    /// Exchanges that ended, in order.
-    pub(crate) ended: &'a mut Vec<(Open, Completion)>,
-}
-
-/// What the reader of a direction wants of the bytes to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Appetite {
-    /// It can do without; the kernel side's own budget is right.
-    Indifferent,
-    /// Bytes must be seen to stay in step.
-    Needs,
-    /// So many bytes are of no use, whatever they are.
-    Skips { bytes: u64 },
-}
-
-/// How a connection came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closing {
-    /// The client closed or reset first: at this time, if the gateway closed in its turn.
-    Client { peer_closed_ns: Option<u64> },
-    /// The gateway closed first.
-    Gateway,
-    /// The agent stops.
-    AgentStops,
-    /// There was no room for it any more.
-    Evicted,
-}
-
-#[derive(Debug)]
-pub(super) enum RequestSide {
-    /// The connection begins: a proxy's header may stand in front of the first request.
-    Preface(Preface),
-    Head {
-        reader: HeadReader,
-        origin: Origin,
-    },
-    /// `committed`: it has been decided that what comes is body, not the next head.
-    Body {
-        body: Body,
-        committed: bool,
-    },
-    /// What comes has no known place. `sent_at`: where the sent stream stood when the last byte was received.
-    Lost {
-        sent_at: u64,
-    },
-    /// Met in mid-stream: a head may begin where a sample begins.
-    Unsynced,
-    /// Not HTTP/1.
-    Opaque,
-}
-
-/// Why a request head is looked for, and so what it means when none is there.
-#[derive(Debug)]
-pub(super) enum Origin {
-    /// The connection begins: it does not carry HTTP.
-    First,
-    /// The one before has ended: it is malformed.
-    Next,
-    /// In mid-stream: try again later.
-    MidStream,
-    /// The gateway has replied to what was lost: still lost.
-    Turn,
-    /// A final reply came although the client waits for `100 Continue`: it is the body after all.
-    InsteadOfBody(Body),
-    /// What was sent while the client waited for `100 Continue` was not seen: it is the body. Should there be a head,
-    /// then nobody can tell whether the body only looks like one.
-    DoubtfulBody(Body),
-}
-
-#[derive(Debug)]
-pub(super) enum ReplySide {
-    /// In step, between replies.
-    Idle,
-    Head {
-        reader: HeadReader,
-        origin: ReplyOrigin,
-    },
-    /// `sure` false: the request may have been a HEAD, then there is no body. `probed_at`: a head was looked for here.
-    Body {
-        body: Body,
-        sure: bool,
-        probed_at: u64,
-    },
-    /// The end of a reply is not known. `holder`: that reply belongs to the first exchange whose reply is not done.
-    Lost {
-        holder: bool,
-    },
-    Opaque,
-}
-
-/// Why a reply's head is looked for.
-#[derive(Debug)]
-pub(super) enum ReplyOrigin {
-    /// The one before has ended: what is no head is surplus of it.
-    Next,
-    /// After a loss, at the place where the next request's reply begins.
-    Turn,
-    /// Where a body whose end is doubtful may have ended.
-    InsteadOfBody(Body),
-}
 
 /// See the module.
 #[derive(Debug)]

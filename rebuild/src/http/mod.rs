@@ -19,3 +19,5 @@ mod reply_gap;
 pub(crate) mod reply_side;
 mod request_gap;
 pub(crate) mod request_side;
+mod side;
+pub(crate) mod span;

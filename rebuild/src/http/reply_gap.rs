@@ -1,8 +1,10 @@
 //! The sent direction where its bytes were not seen.
 
 use super::body::Progress;
-use super::conversation::{Context, Conversation, Data, ReplyOrigin, ReplySide, RequestSide, Span};
+use super::conversation::Conversation;
 use super::doubt::Start;
+use super::side::{ReplyOrigin, ReplySide, RequestSide};
+use super::span::{Context, Data, Span};
 use crate::exchange::UnseenPart;
 use crate::loss::LossCause;
 use s3auditd_common::sample::Direction;

@@ -1,7 +1,7 @@
 //! The sent direction: where replies begin and end, and which request they answer.
 
 use super::body::{Body, Progress};
-use super::conversation::{Context, Conversation, Data, Origin, ReplyOrigin, ReplySide, RequestSide, Span};
+use super::conversation::Conversation;
 use super::doubt::Doubtful;
 use super::framing::{self, Framing};
 use super::head::ResponseHead;
@@ -9,6 +9,8 @@ use super::open::{Open, Part};
 use super::parse;
 use super::probe::{Probe, Verdict};
 use super::reader::{Event, HeadReader};
+use super::side::{Origin, ReplyOrigin, ReplySide, RequestSide};
+use super::span::{Context, Data, Span};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
 use s3auditd_common::sample::Direction;

@@ -1,11 +1,13 @@
 //! The received direction where its bytes were not seen.
 
 use super::body::Progress;
-use super::conversation::{Context, Conversation, Data, Origin, RequestSide, Span};
+use super::conversation::Conversation;
 use super::doubt::Start;
 use super::open::Part;
 use super::reader::HeadReader;
 use super::request_side::head;
+use super::side::{Origin, RequestSide};
+use super::span::{Context, Data, Span};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
 use s3auditd_common::sample::Direction;

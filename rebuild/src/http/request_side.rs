@@ -1,13 +1,15 @@
 //! The received direction: where requests begin and end.
 
 use super::body::{Body, Progress};
-use super::conversation::{Context, Conversation, Data, Origin, ReplySide, RequestSide, Span};
+use super::conversation::Conversation;
 use super::doubt::Doubtful;
 use super::framing::{self, Framing};
 use super::open::{Open, Part};
 use super::parse;
 use super::preface::{Found, Preface};
 use super::reader::{Event, HeadReader};
+use super::side::{Origin, ReplySide, RequestSide};
+use super::span::{Context, Data, Span};
 use crate::exchange::{Oddity, UnseenPart};
 use crate::loss::LossCause;
 use s3auditd_common::sample::Direction;
