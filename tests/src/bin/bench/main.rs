@@ -95,7 +95,7 @@ impl Bench {
 
     /// Of one run.
     const fn seconds(&self) -> u64 {
-        if matches!(self.effort, Effort::Quick) { 2 } else { 4 }
+        if matches!(self.effort, Effort::Quick) { 2 } else { 3 }
     }
 
     /// What the daemon chooses here.
