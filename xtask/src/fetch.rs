@@ -71,6 +71,20 @@ fn servers(cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(place)
 }
 
+/// Debian's nginx, and what libraries it has beside it because the machine has none: their names, and where they lie.
+pub(crate) fn nginx() -> anyhow::Result<Vec<(String, PathBuf)>> {
+    const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+    let root = servers(&cache()?)?;
+    let mut files = vec!["usr/sbin/nginx".to_owned()];
+    for entry in fs::read_dir(root.join(LIBRARIES)).into_iter().flatten() {
+        let entry = entry?;
+        if entry.path().is_file() {
+            files.push(format!("{LIBRARIES}/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    Ok(files.into_iter().map(|name| (name.clone(), root.join(name))).collect())
+}
+
 pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));

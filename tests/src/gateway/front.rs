@@ -1,8 +1,7 @@
 //! Servers that end TLS in front of MinIO, each with OpenSSL in its own way. The hop behind them is plain HTTP on a port of
 //! its own, which nobody watches.
 
-use super::minio::{self, HEALTH};
-use super::{Gateway, Running, free_port, local, wait_ready_over};
+use super::{Gateway, Running, free_port, local, minio, wait_for_tls};
 use crate::need::{Missing, Need, server, tool};
 use crate::tls;
 use crate::webhook::authority::Authority;
@@ -61,20 +60,27 @@ impl Front {
     /// # Errors
     /// One of them is missing, or does not come up.
     pub fn start(self) -> anyhow::Result<Gateway> {
-        let behind = minio::start()?;
+        self.start_before(minio::start()?)
+    }
+
+    /// Starts it on a free port in front of that.
+    ///
+    /// # Errors
+    /// It is missing, or does not come up.
+    pub fn start_before(self, behind: Gateway) -> anyhow::Result<Gateway> {
         let address = local(free_port()?);
         let authority = Authority::new()?;
         let folder = tempfile::tempdir().context("a folder for a server")?;
         let mut command = self.command(folder.path(), &authority, address, behind.address)?;
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("starting {}", self.name()))?;
-        let authority = Some(authority.pem());
-        let ready = wait_ready_over(self.name(), &mut child, address, authority.as_deref(), HEALTH);
+        let authority = authority.pem();
+        let ready = wait_for_tls(self.name(), &mut child, address, &authority);
         // In the struct first, so that an error below ends the process too.
         let gateway = Gateway {
             name: self.name(),
             address,
-            authority,
+            authority: Some(authority),
             running: Running::Family(child),
             behind: Some(Box::new(behind)),
             _folder: Some(folder),

@@ -1,10 +1,8 @@
 //! Small servers that end TLS themselves, each with one library (`tests/gateways`): Go's net/http, built by several
 //! versions of Go, which `cargo xtask fetch` does; and GnuTLS, called from Python.
 
-use super::{Gateway, Running, free_port, local, wait_until};
-use crate::http::Connection;
+use super::{Gateway, Running, free_port, local, wait_for_tls};
 use crate::need::tool;
-use crate::tls;
 use crate::webhook::authority::Authority;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -80,11 +78,7 @@ fn serve(name: &'static str, mut server: Command) -> anyhow::Result<Gateway> {
         .stderr(Stdio::null())
         .spawn()
         .with_context(|| format!("starting {server:?}"))?;
-    let config = tls::client(&authority, &rustls::version::TLS13)?;
-    let ready = wait_until(name, &mut child, || {
-        let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        Connection::open_tls(address, &config)?.ask(request.as_bytes()).map(drop)
-    });
+    let ready = wait_for_tls(name, &mut child, address, &authority);
     // In the struct first, so that an error below ends the process too.
     let gateway = Gateway {
         name,

@@ -166,6 +166,13 @@ fn wait_ready_over(
     })
 }
 
+/// Waits until something speaks TLS there with a certificate of that authority, and answers HTTP, whatever it answers.
+fn wait_for_tls(name: &'static str, child: &mut Child, address: SocketAddr, authority: &str) -> anyhow::Result<()> {
+    let config = crate::tls::client(authority, &rustls::version::TLS13)?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    wait_until(name, child, || Connection::open_tls(address, &config)?.ask(request.as_bytes()).map(drop))
+}
+
 /// Waits until that succeeds, or the process is gone.
 fn wait_until(name: &'static str, child: &mut Child, ready: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let deadline = Instant::now() + stretched(START_PATIENCE);

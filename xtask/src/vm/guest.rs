@@ -2,9 +2,9 @@
 //!
 //! Only the verdict line counts. QEMU ends with 0 even when the kernel panicked, and a guest that hangs says nothing.
 
-use super::GO_SERVERS;
 use super::kernel::{Kernel, Series};
 use super::qemu::Qemu;
+use super::{GO_SERVERS, SERVERS};
 use anyhow::Context as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ impl Guest<'_> {
         // What the kernel does not know becomes the environment of the first process.
         let words = format!(
             "{} quiet loglevel=4 panic=-1 {words} S3AUDITD_GUEST={name} S3AUDITD_BIN=/s3auditd \
-             S3AUDITD_GO_HTTPS=/{GO_SERVERS} S3AUDITD_NO_SKIP=1 \
+             S3AUDITD_GO_HTTPS=/{GO_SERVERS} S3AUDITD_SERVERS=/{SERVERS} S3AUDITD_NO_SKIP=1 \
              S3AUDITD_PATIENCE={SLOWNESS}",
             processor.words()
         );

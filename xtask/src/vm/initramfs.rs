@@ -16,6 +16,10 @@ const PROGRAM: u32 = 0o100_755;
 /// An HTTPS client does not start without the authorities that it trusts, whatever it then talks to.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// Whom programs may run as; nginx looks itself up.
+const USERS: [(&str, &str); 2] =
+    [("etc/passwd", "root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n"), ("etc/group", "root:x:0:\nnogroup:x:65534:\n")];
+
 /// Writes an initramfs that holds these programs at its root, by name, with what they need of this machine, a text
 /// file, and for each kernel's release its modules (`modules/RELEASE`).
 pub(super) fn write(
@@ -42,7 +46,9 @@ pub(super) fn write(
         let bytes = fs::read(here).with_context(|| here.display().to_string())?;
         archive.add(there.strip_prefix("/")?, PROGRAM, &bytes)?;
     }
-    archive.add(Path::new(text.0), PROGRAM, text.1.as_bytes())?;
+    for (name, text) in USERS.into_iter().chain([text]) {
+        archive.add(Path::new(name), PROGRAM, text.as_bytes())?;
+    }
     for (release, folder) in releases {
         for file in modules::files(folder)? {
             let name = file.file_name().context("a file has a name")?;

@@ -32,6 +32,8 @@ use std::time::{Instant, SystemTime};
 
 /// Where a guest has that server.
 const GO_SERVERS: &str = "go-https";
+/// And where those of Debian lie, as on a disk.
+const SERVERS: &str = "servers";
 
 /// How much is shown of a console that is kept.
 const CONSOLE_LINES: usize = 80;
@@ -162,6 +164,8 @@ impl Machines {
             let server = fetch::static_go_server()?;
             let name = server.file_name().context("a file has a name")?.to_string_lossy();
             programs.push((format!("{GO_SERVERS}/{name}"), server));
+            let files = fetch::nginx()?.into_iter().map(|(name, place)| (format!("{SERVERS}/{name}"), place));
+            programs.extend(files);
         }
         let programs: Vec<_> = programs.iter().map(|(name, program)| (name.as_str(), program.as_path())).collect();
         let modules: BTreeMap<_, _> = kernels.iter().map(|kernel| (kernel.release(), kernel.modules())).collect();
@@ -172,7 +176,8 @@ impl Machines {
     /// So many at the same time.
     fn run(&self, at_once: usize, folder: &Path, plan: &[Item]) -> anyhow::Result<Vec<Cell>> {
         let Self { qemu, kernels, initramfs } = self;
-        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().collect());
+        // The newest has the most to run: last, it would run alone.
+        let queue: Mutex<VecDeque<_>> = Mutex::new(kernels.iter().rev().collect());
         let done = Mutex::new(Vec::new());
         let work = || {
             loop {

@@ -26,7 +26,7 @@ const ALWAYS: &[&str] = &[
     "6.1+/capture::kernel_tls_is_named_and_gives_no_byte",
 ];
 
-/// All scenarios need no foreign program. What does not depend on the backend is run with one of them.
+/// Of foreign programs scenarios need nginx at most. What does not depend on the backend is run with one of them.
 pub(super) const BACKENDS: &[Backend] = &[
     Backend {
         name: "socket-tracepoints",
@@ -39,6 +39,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             "7.2/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "7.2/capture::a_cpu_that_comes_online_later_is_captured",
             "7.2/capture::a_cpu_that_was_away_is_captured_again",
+            "7.2/kernel::a_gateway_behind_openssl_is_audited_and_the_ledger_balances",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
     },
@@ -52,6 +53,7 @@ pub(super) const BACKENDS: &[Backend] = &[
             "6.1/capture::plaintext_of_threads_that_preempt_each_other_is_byte_exact",
             "6.12-preempt/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             "6.1/capture::mptcp_is_named_and_gives_no_byte",
+            "6.1/kernel::a_gateway_behind_openssl_is_audited_and_the_ledger_balances",
             "6.1+/unseen::kernel_tls_is_said_in_the_coverage_and_the_ledger_balances",
             "unseen::io_uring_never_shows_another_calls_buffer",
         ],
@@ -63,6 +65,7 @@ pub(super) const BACKENDS: &[Backend] = &[
         scenarios: &[
             "capture::calls_without_room_for_a_note_are_counted",
             "capture::missed_returns_are_counted_and_leave_nothing",
+            "6.12/kernel::a_gateway_behind_openssl_is_audited_and_the_ledger_balances",
             "6.1/capture::a_sockmap_that_redirects_is_named_and_gives_no_byte",
             "6.1/capture::mptcp_is_named_and_gives_no_byte",
             "6.1/leftovers::nothing_stays_in_the_kernel",
@@ -77,7 +80,7 @@ pub(super) const BACKENDS: &[Backend] = &[
         scenarios: &[
             "wire::a_connection_opened_before_the_daemon",
             "unseen::io_uring_never_shows_another_calls_buffer",
-            "capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
+            "6.1+/capture::a_sockmap_that_lets_pass_is_named_and_gives_no_byte",
         ],
     },
 ];
