@@ -4,9 +4,9 @@
 
 use super::{
     openssl::entered,
-    tls::{Told, registers},
+    tls::{Told, registers, user},
 };
-use aya_ebpf::{helpers::bpf_probe_read_user, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 use s3auditd_common::settings::openssl::role_at;
 
 /// `GNUTLS_CLIENT`, in the first word of a session (`security_parameters.entity`).
@@ -19,16 +19,11 @@ const CORKED: u32 = 1;
 pub fn gnutls_called(context: ProbeContext) -> u32 {
     let (registers, told) = (registers(&context), Told::to(&context));
     let corked_at = u64::from(role_at(told.own));
-    if word(registers.rdi) == CLIENT || corked_at != 0 && word(registers.rdi.wrapping_add(corked_at)) == CORKED {
+    if user::<u32>(registers.rdi) == CLIENT
+        || corked_at != 0 && user::<u32>(registers.rdi.wrapping_add(corked_at)) == CORKED
+    {
         return 0;
     }
     entered(registers, 0);
     0
-}
-
-/// A word of the gateway's memory; 0 where it cannot be read.
-#[inline(always)]
-fn word(address: u64) -> u32 {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(address as *const u32) }.unwrap_or(0)
 }

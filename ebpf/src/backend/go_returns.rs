@@ -5,8 +5,8 @@
 //! the stack, and a buffer that lies on the stack by its distance from the stack's beginning.
 
 use super::{
-    go_tls::{take, user_word},
-    tls::{Registers, Told, registers},
+    go_tls::take,
+    tls::{Registers, Told, registers, user},
 };
 use crate::maps::GO_CALLS;
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::uprobe, programs::ProbeContext};
@@ -41,7 +41,7 @@ struct Stack {
 impl Stack {
     #[inline(always)]
     fn of(goroutine: u64) -> Self {
-        Self { low: user_word(goroutine), high: user_word(goroutine.wrapping_add(8)) }
+        Self { low: user(goroutine), high: user(goroutine.wrapping_add(8)) }
     }
 
     #[inline(always)]
@@ -83,7 +83,7 @@ pub fn go_tls_read_returned(context: ProbeContext) -> u32 {
     if (len as i64) <= 0 {
         return 0;
     }
-    let object = user_word(registers.rsp.wrapping_add(8));
+    let object = user(registers.rsp.wrapping_add(8));
     let address = match note {
         Some(note) if note.object != object => 0,
         Some(note) if note.on_stack != 0 => stack.high.wrapping_sub(note.buffer),

@@ -4,9 +4,9 @@
 //! Received: the call of `runtime.memmove` inside `(*Conn).Read` copies what was decrypted to the caller's buffer; it runs
 //! only when there is something. Sent: `(*Conn).writeRecordLocked`, which is called with the write lock held.
 
-use super::tls::{Plaintext, Told, moved, registers, socket_at};
+use super::tls::{Plaintext, Told, moved, registers, socket_at, user};
 use crate::{kernel::Sock, maps::count_unclaimed};
-use aya_ebpf::{EbpfContext as _, helpers::bpf_probe_read_user, macros::uprobe, programs::ProbeContext};
+use aya_ebpf::{EbpfContext as _, macros::uprobe, programs::ProbeContext};
 use s3auditd_common::{counters::KernelCounter, sample::Direction};
 
 /// `recordTypeApplicationData`
@@ -20,7 +20,7 @@ const MAX_WRAPPERS: usize = 3;
 pub fn go_tls_received(context: ProbeContext) -> u32 {
     let (registers, told) = (registers(&context), Told::to(&context));
     let (address, len) = (registers.rbx, registers.rcx);
-    let object = user_word(registers.rsp.wrapping_add(u64::from(told.own)));
+    let object = user(registers.rsp.wrapping_add(u64::from(told.own)));
     take(&context, told, Direction::Received, object, address, len);
     0
 }
@@ -55,11 +55,11 @@ pub fn take(context: &ProbeContext, told: Told, direction: Direction, object: u6
 fn socket_of(object: u64) -> Option<Sock> {
     let mut connection = object;
     for _ in 0..=MAX_WRAPPERS {
-        connection = user_word(connection.wrapping_add(8));
+        connection = user(connection.wrapping_add(8));
         if connection == 0 {
             return None;
         }
-        let descriptor = user_word(user_word(connection).wrapping_add(16));
+        let descriptor = user(user::<u64>(connection).wrapping_add(16));
         // What is no `netFD` has no small number there that also is a socket's. Should one have, then all connections of
         // the process are tied to that one socket, and all but one refused for it.
         if let Some(sock) = socket_at(descriptor) {
@@ -67,11 +67,4 @@ fn socket_of(object: u64) -> Option<Sock> {
         }
     }
     None
-}
-
-/// A word of the gateway's memory; 0 where it cannot be read.
-#[inline(always)]
-pub fn user_word(address: u64) -> u64 {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(address as *const u64) }.unwrap_or(0)
 }

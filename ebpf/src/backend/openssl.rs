@@ -7,7 +7,7 @@
 //! the latest, unless the gateway moves the bytes itself. Then the random number tells that the client has put into its hello:
 //! it is in the connection's first bytes, and in the object that got them (docs/decisions/0072-openssl-by-use.md).
 
-use super::tls::{Plaintext, Registers, Told, moved, registers};
+use super::tls::{Plaintext, Registers, Told, moved, registers, user};
 use crate::{
     kernel::{Sock, uses_io_uring},
     maps::{TLS_CALLS, TLS_HELLOS, TLS_NESTED, TLS_OBJECTS, count_unclaimed, scratch},
@@ -278,13 +278,6 @@ const fn is_zero(random: [u8; 16]) -> bool {
     u128::from_ne_bytes(random) == 0
 }
 
-/// A value in the gateway's memory; zero where it cannot be read.
-#[inline(always)]
-fn user<T: Copy + Default>(address: u64) -> T {
-    // SAFETY: the helper checks the address; every type here is valid for any bytes.
-    unsafe { bpf_probe_read_user(address as *const T) }.unwrap_or_default()
-}
-
 /// The connection is over: its object may serve another one.
 #[inline(always)]
 pub fn untie(state: NonNull<ConnectionState>, cookie: u64) {
@@ -357,8 +350,7 @@ fn returned(context: &RetProbeContext, direction: Direction) {
         let length = if told.own & openssl::NO_BUFFER != 0 { result as i64 } else { i64::from(result as i32) };
         if length < 0 { 0 } else { length as u64 }
     } else if result as u32 == 1 {
-        // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_user(note.done as *const u64) }.unwrap_or(0)
+        user(note.done)
     } else {
         0
     };

@@ -12,7 +12,7 @@ use crate::{
 };
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_attach_cookie},
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user, generated::bpf_get_attach_cookie},
 };
 use core::{ffi::c_void, ptr::NonNull};
 use s3auditd_common::{
@@ -76,6 +76,13 @@ const _: () = {
 pub fn registers(context: &impl EbpfContext) -> &Registers {
     // SAFETY: a probe's context is its registers.
     unsafe { &*context.as_ptr().cast() }
+}
+
+/// A value in the gateway's memory; zero where it cannot be read.
+#[inline(always)]
+pub fn user<T: Copy + Default>(address: u64) -> T {
+    // SAFETY: the helper checks the address; every type here is valid for any bytes.
+    unsafe { bpf_probe_read_user(address as *const T) }.unwrap_or_default()
 }
 
 /// Plaintext that moved.

@@ -51,10 +51,7 @@ pub unsafe fn take<const BOUNDED: bool>(
     if silent {
         return;
     }
-    let kind = match call.direction {
-        Direction::Received => Kind::Received,
-        Direction::Sent => Kind::Sent,
-    };
+    let kind = kind_of(call.direction);
     let budget = if unlimited { u32::MAX } else { remaining_budget(origin, call.direction) };
     let copied = core::cmp::min(call.len - skip, budget);
     let held = !BOUNDED && !unlimited && wanted::may_begin(origin, call.direction);
@@ -147,10 +144,7 @@ pub unsafe fn take<const BOUNDED: bool>(
 /// `context` is the running program's own.
 #[inline(always)]
 pub unsafe fn tell(context: *mut c_void, origin: &Origin, direction: Direction, seq: u32, other_seq: u32, why: Unseen) {
-    let kind = match direction {
-        Direction::Received => Kind::Received,
-        Direction::Sent => Kind::Sent,
-    };
+    let kind = kind_of(direction);
     let program = origin.program as u32;
     let Some(scratch) = scratch(buffer_of(origin.program)) else { return };
     // SAFETY: the buffer is this program's own, and so is the context.
@@ -219,6 +213,14 @@ unsafe fn account(context: *mut c_void, scratch: *mut Scratch) {
         };
         // SAFETY: the caller upholds it.
         unsafe { output_unseen(context, program, header, walk.seq, left, why, state) };
+    }
+}
+
+#[inline(always)]
+const fn kind_of(direction: Direction) -> Kind {
+    match direction {
+        Direction::Received => Kind::Received,
+        Direction::Sent => Kind::Sent,
     }
 }
 
