@@ -101,11 +101,7 @@ fn field_set(code: &[u8]) -> Option<u16> {
 
 /// `3.7.9`, as the library says it.
 fn version(elf: &Elf<'_>) -> Option<String> {
-    let data = elf.constants()?;
-    let at = data.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
-    let text = data.get(at..)?;
-    let end = text.iter().take(24).position(|byte| !byte.is_ascii_graphic())?;
-    Some(std::str::from_utf8(text.get(..end)?).ok()?.to_owned())
+    elf.text_behind(NAME, |_| true)
 }
 
 #[cfg(test)]

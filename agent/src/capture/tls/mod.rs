@@ -36,6 +36,9 @@ const KEPT_FOR: Duration = Duration::from_secs(600);
 /// The kernel side has room for so many files at once; beyond it they are named as not covered.
 const MAX_FILES: usize = 256;
 
+/// What the kernel side knows of files, by their numbers.
+type Files = HashMap<MapData, u32, AsPod<TlsFile>>;
+
 /// What a file was found to be.
 #[derive(Clone, Debug)]
 struct Found {
@@ -50,7 +53,7 @@ struct Found {
 pub struct Tls {
     /// What the last look that showed a change has found.
     news: News<BTreeMap<FileId, Found>>,
-    files: HashMap<MapData, u32, AsPod<TlsFile>>,
+    files: Files,
     /// Every file that is served from, with what became of it.
     covered: BTreeMap<FileId, Covered>,
     next_number: u32,
@@ -69,12 +72,7 @@ struct Covered {
 
 impl Tls {
     /// Loads the programs and covers who has these listening sockets now. The finder is for the thread that looks on.
-    pub fn start(
-        ebpf: &mut Ebpf,
-        files: HashMap<MapData, u32, AsPod<TlsFile>>,
-        sockets: BTreeSet<u64>,
-        exclude: &[String],
-    ) -> (Self, Finder) {
+    pub fn start(ebpf: &mut Ebpf, files: Files, sockets: BTreeSet<u64>, exclude: &[String]) -> (Self, Finder) {
         let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS).chain(gnutls::PROGRAMS));
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
@@ -137,10 +135,7 @@ impl Tls {
                     } else {
                         // As if it were new: one who is not left out has come, or the last such one has gone.
                         found.insert(id, still);
-                        if let Ok(probes) = covered.probes {
-                            let _ = self.files.remove(&probes.number);
-                            probes.detach(ebpf);
-                        }
+                        take_out(&mut self.files, ebpf, covered.probes);
                     }
                 }
                 None if covered.probes.is_err() => {}
@@ -195,12 +190,17 @@ impl Tls {
     fn uncover_what_was_left(&mut self, ebpf: &mut Ebpf) {
         let is_over = |covered: &Covered| covered.left.is_some_and(|left| left.elapsed() > KEPT_FOR);
         for (_, covered) in self.covered.extract_if(.., |_, covered| is_over(covered)) {
-            if let Ok(probes) = covered.probes {
-                // It may be that nobody has put it there.
-                let _ = self.files.remove(&probes.number);
-                probes.detach(ebpf);
-            }
+            take_out(&mut self.files, ebpf, covered.probes);
         }
+    }
+}
+
+/// Takes a file's probes out, if it has any.
+fn take_out(files: &mut Files, ebpf: &mut Ebpf, probes: Result<Probes, String>) {
+    if let Ok(probes) = probes {
+        // It may be that nobody has put it there.
+        let _ = files.remove(&probes.number);
+        probes.detach(ebpf);
     }
 }
 

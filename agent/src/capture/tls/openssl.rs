@@ -221,17 +221,9 @@ fn field_copied(code: &[u8]) -> Option<u32> {
     only(fields(LEA).intersection(&fields(MOV)).copied())
 }
 
-/// `3.0.19`, as the library says it.
+/// `3.0.19`, as the library says it; a program may mention others.
 fn version(elf: &Elf<'_>) -> Option<String> {
-    const LONGEST: usize = 24;
-    let data = elf.constants()?;
-    let behind_names = data.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
-    behind_names.filter_map(|(at, _)| data.get(at + NAME.len()..)).find_map(|text| {
-        let end = text.iter().take(LONGEST).position(|byte| !byte.is_ascii_graphic())?;
-        let text = std::str::from_utf8(text.get(..end)?).ok()?;
-        // A program may mention others.
-        numbers(text).map(|_| text.to_owned())
-    })
+    elf.text_behind(NAME, |text| numbers(text).is_some())
 }
 
 /// `1.1.1w` is (1, 1, 1).
