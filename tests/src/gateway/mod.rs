@@ -11,8 +11,10 @@ pub mod uring;
 use crate::http::Connection;
 use crate::patience::stretched;
 use anyhow::{Context as _, bail};
+use rustls::{ClientConfig, SupportedProtocolVersion};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the clients sign with; long enough for MinIO.
@@ -94,8 +96,18 @@ impl Gateway {
     /// # Errors
     /// The socket's, or the authority's.
     pub fn connect(&self) -> anyhow::Result<Connection> {
-        let Some(authority) = &self.authority else { return Connection::open(self.address) };
-        Connection::open_tls(self.address, &crate::tls::client(authority, &rustls::version::TLS13)?)
+        match self.authority {
+            None => Connection::open(self.address),
+            Some(_) => Connection::open_tls(self.address, &self.tls_client(&rustls::version::TLS13)?),
+        }
+    }
+
+    /// A client of that version that trusts it.
+    ///
+    /// # Errors
+    /// It speaks no TLS; or the authority's.
+    pub fn tls_client(&self, version: &'static SupportedProtocolVersion) -> anyhow::Result<Arc<ClientConfig>> {
+        crate::tls::client(self.authority.as_deref().context("it speaks no TLS")?, version)
     }
 
     /// The port to watch.
@@ -157,20 +169,29 @@ fn wait_ready_over(
     target: &str,
 ) -> anyhow::Result<()> {
     let Some(authority) = authority else { return wait_ready(name, child, address, target) };
-    let config = crate::tls::client(authority, &rustls::version::TLS13)?;
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let ready = answers_over_tls(address, authority, target)?;
     wait_until(name, child, || {
-        let reply = Connection::open_tls(address, &config)?.ask(request.as_bytes())?;
-        anyhow::ensure!(reply.status == 200, "{target} answered {}", reply.status);
+        let status = ready()?;
+        anyhow::ensure!(status == 200, "{target} answered {status}");
         Ok(())
     })
 }
 
 /// Waits until something speaks TLS there with a certificate of that authority, and answers HTTP, whatever it answers.
 fn wait_for_tls(name: &'static str, child: &mut Child, address: SocketAddr, authority: &str) -> anyhow::Result<()> {
+    let ready = answers_over_tls(address, authority, "/")?;
+    wait_until(name, child, || ready().map(drop))
+}
+
+/// Asks for that over a connection of its own, and says the status.
+fn answers_over_tls(
+    address: SocketAddr,
+    authority: &str,
+    target: &str,
+) -> anyhow::Result<impl Fn() -> anyhow::Result<u16> + use<>> {
     let config = crate::tls::client(authority, &rustls::version::TLS13)?;
-    let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    wait_until(name, child, || Connection::open_tls(address, &config)?.ask(request.as_bytes()).map(drop))
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    Ok(move || Ok(Connection::open_tls(address, &config)?.ask(request.as_bytes())?.status))
 }
 
 /// Waits until that succeeds, or the process is gone.

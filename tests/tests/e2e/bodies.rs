@@ -1,6 +1,7 @@
 //! Large bodies: what of them crosses the rings, and that nothing is missing for what does not.
 
 use crate::Scenario;
+use crate::capture::has_bpf_loop;
 use crate::wire::plain_call;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
@@ -22,17 +23,6 @@ const OBJECT_BYTES: usize = 64 << 20;
 /// What a call of the gateway moves.
 const CALL_BYTES: usize = 32 << 10;
 
-/// Before that the verifier does not get through a look at heads (docs/limitations.md).
-fn kernel_looks() -> anyhow::Result<bool> {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        anyhow::bail!("a kernel of release {release}");
-    };
-    Ok((major, minor) >= (6, 2))
-}
-
 fn large() -> anyhow::Result<()> {
     let world = World::around(raw::start(answer)?, &[])?;
     let mut connection = Connection::open(world.gateway.address)?;
@@ -48,11 +38,13 @@ fn large() -> anyhow::Result<()> {
     }
     let after = world.expect(&calls)?;
     let (crossed, gib) = (after.status.ring("read_bytes"), (2 * rounds * OBJECT_BYTES) as u64);
-    if kernel_looks()? {
+    // Before that the kernel side does not look at heads (docs/limitations.md).
+    let looks = has_bpf_loop();
+    if looks {
         anyhow::ensure!(crossed << 10 < gib, "{crossed} bytes through the rings for {gib}: {}", after.status.0);
     }
     let withheld = after.status.rebuild("unseen_withheld_bytes");
-    anyhow::ensure!(withheld == 0 || !kernel_looks()?, "{withheld} bytes are said to be missing");
+    anyhow::ensure!(withheld == 0 || !looks, "{withheld} bytes are said to be missing");
     Ok(())
 }
 

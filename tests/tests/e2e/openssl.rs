@@ -66,7 +66,7 @@ fn one_hop() -> anyhow::Result<()> {
     let webhook = Webhook::start()?;
     let daemon = Daemon::start(&[behind.port()], Some(&webhook.url()), &["--trusted-proxies", "127.0.0.1"])?;
     let socket = connect_from(CLIENT, gateway.address)?;
-    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let config = gateway.tls_client(&rustls::version::TLS13)?;
     let mut connection = Connection::over(socket)?.with_tls(gateway.address, &config)?;
     ask(&gateway, &mut connection, "CreateBucket", Method::Put, "hop", None, b"")?;
     ask(&gateway, &mut connection, "PutObject", Method::Put, "hop", Some("key"), b"hello")?;
@@ -96,8 +96,7 @@ fn connect_from(from: IpAddr, to: SocketAddr) -> anyhow::Result<TcpStream> {
 
 /// A connection that has been used before the daemon is there, and what is done on it then.
 fn used_before(gateway: Gateway) -> anyhow::Result<(World, Vec<Call>)> {
-    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
-    let mut connection = Connection::open_tls(gateway.address, &config)?;
+    let mut connection = gateway.connect()?;
     ask(&gateway, &mut connection, "CreateBucket", Method::Put, "before", None, b"")?;
     let world = World::around(gateway, &[])?;
     let mut calls = Vec::new();
@@ -114,8 +113,7 @@ fn used_before(gateway: Gateway) -> anyhow::Result<(World, Vec<Call>)> {
 /// Its hello was not seen, and nothing else ties it: its bytes are what they are to anybody, and a new connection is read.
 fn from_before_unread(gateway: Gateway) -> anyhow::Result<()> {
     let (world, _) = used_before(gateway)?;
-    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
-    let mut connection = Connection::open_tls(world.gateway.address, &config)?;
+    let mut connection = world.gateway.connect()?;
     let calls = [ask(&world.gateway, &mut connection, "GetObject", Method::Get, "before", Some("after-1"), b"")?];
     drop(connection);
     let after = world.expect(&calls)?;

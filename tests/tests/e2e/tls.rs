@@ -45,7 +45,7 @@ pub(crate) fn every_byte(gateway: Gateway, version: &'static rustls::SupportedPr
     const CONNECTIONS: usize = 20;
     const ROUNDS: usize = 5;
     let world = World::around(gateway, &[])?;
-    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, version)?;
+    let config = world.gateway.tls_client(version)?;
     let open = || Connection::open_tls(world.gateway.address, &config);
     let mut calls = Vec::new();
     let mut first = open()?;
@@ -75,8 +75,7 @@ pub(crate) fn every_byte(gateway: Gateway, version: &'static rustls::SupportedPr
 pub(crate) fn bodies(gateway: Gateway) -> anyhow::Result<()> {
     const BODY_BYTES: usize = 64 << 20;
     let world = World::around(gateway, &[])?;
-    let config = tls::client(world.gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
-    let mut connection = Connection::open_tls(world.gateway.address, &config)?;
+    let mut connection = world.gateway.connect()?;
     let body = vec![b'b'; BODY_BYTES];
     let mut one = |op, method, key, body: &[u8]| ask(&world.gateway, &mut connection, op, method, "bodies", key, body);
     let calls = [
@@ -145,8 +144,7 @@ pub(crate) fn read_whole(after: &After) -> anyhow::Result<()> {
 
 /// A few calls on a connection of their own.
 pub(crate) fn round(gateway: &Gateway, bucket: &str) -> anyhow::Result<Vec<Call>> {
-    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
-    let mut connection = Connection::open_tls(gateway.address, &config)?;
+    let mut connection = gateway.connect()?;
     let mut one = |op, method, key, body: &[u8]| ask(gateway, &mut connection, op, method, bucket, key, body);
     Ok(vec![
         one("CreateBucket", Method::Put, None, b"")?,

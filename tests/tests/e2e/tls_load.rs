@@ -4,7 +4,7 @@
 use crate::Scenario;
 use crate::tls::{ask, read_whole, round};
 use anyhow::Context as _;
-use rustls::ClientConfig;
+use rustls::{ClientConfig, version::TLS13};
 use rusty_s3::Method;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
@@ -38,15 +38,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn config_of(gateway: &Gateway) -> anyhow::Result<Arc<ClientConfig>> {
-    tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)
-}
-
 /// All connections have a request under way at the same time.
 fn thousand_connections() -> anyhow::Result<()> {
     const CONNECTIONS: usize = 1000;
     let world = World::around(minio::start_tls(None)?, &["--ring-bytes", "16MiB"])?;
-    let (gateway, config) = (&world.gateway, config_of(&world.gateway)?);
+    let (gateway, config) = (&world.gateway, world.gateway.tls_client(&TLS13)?);
     let open = || Connection::open_tls(gateway.address, &config);
     let mut connections = (0..CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
     let mut calls = Vec::new();
@@ -77,7 +73,7 @@ fn thousand_connections() -> anyhow::Result<()> {
 fn opened_before() -> anyhow::Result<()> {
     const CONNECTIONS: usize = 20;
     let gateway = minio::start_tls(None)?;
-    let config = config_of(&gateway)?;
+    let config = gateway.tls_client(&TLS13)?;
     let open = || Connection::open_tls(gateway.address, &config);
     let mut connections = (0..CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;
     let one = |connection: &mut Connection, op: &str, method, key: Option<&str>| {
@@ -128,7 +124,7 @@ const PART: usize = 200;
 impl Load {
     fn on(gateway: &Gateway) -> anyhow::Result<Self> {
         Ok(Self {
-            config: Mutex::new(config_of(gateway)?),
+            config: Mutex::new(gateway.tls_client(&TLS13)?),
             stop: AtomicBool::new(false),
             part: AtomicUsize::new(0),
             answered: Mutex::default(),
@@ -216,7 +212,7 @@ impl Load {
 }
 
 fn create_bucket(gateway: &Gateway) -> anyhow::Result<Call> {
-    let mut connection = Connection::open_tls(gateway.address, &config_of(gateway)?)?;
+    let mut connection = gateway.connect()?;
     ask(gateway, &mut connection, "CreateBucket", Method::Put, BUCKET, None, b"")
 }
 
@@ -230,7 +226,7 @@ fn gateway_restarted() -> anyhow::Result<()> {
         let address = gateway.address;
         drop(gateway);
         let gateway = minio::start_tls_at(address)?;
-        *load.config.lock().unwrap_or_else(PoisonError::into_inner) = config_of(&gateway)?;
+        *load.config.lock().unwrap_or_else(PoisonError::into_inner) = gateway.tls_client(&TLS13)?;
         let second = create_bucket(&gateway)?;
         load.part(1)?;
         Ok((gateway, second))
@@ -328,7 +324,7 @@ fn elsewhere() -> anyhow::Result<()> {
             thread.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
         })
     };
-    let config = tls::client(&authority, &rustls::version::TLS13)?;
+    let config = tls::client(&authority, &TLS13)?;
     let ready = || -> anyhow::Result<Vec<Call>> {
         let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         let deadline = Instant::now() + 3 * PATIENCE;

@@ -14,6 +14,7 @@ mod server;
 
 use crate::Scenario;
 use anyhow::{Context as _, anyhow, bail, ensure};
+pub(crate) use plan::has_bpf_loop;
 use plan::{Plan, Step, Way};
 use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd::config::BackendChoice;

@@ -9,7 +9,6 @@ use s3auditd_common::counters::KernelCounter;
 use s3auditd_common::sample::{Kind, Layer, Unseen};
 use s3auditd_tests::gateway::https;
 use s3auditd_tests::patience::stretched;
-use s3auditd_tests::tls;
 use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
@@ -48,7 +47,7 @@ pub(super) fn many_threads() -> anyhow::Result<()> {
     let built = https::built();
     let binary = built.first().context("no server was built")?;
     let gateway = https::start_with_threads(binary, THREADS)?;
-    let config = tls::client(gateway.authority.as_deref().context("no TLS")?, &rustls::version::TLS13)?;
+    let config = gateway.tls_client(&rustls::version::TLS13)?;
     let mut capture = Capture::start(CaptureSettings {
         tls: true,
         tls_exclude: Vec::new(),

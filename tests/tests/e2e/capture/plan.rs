@@ -125,7 +125,7 @@ impl Way {
 }
 
 /// Before 5.17 the kernel side follows fewer segments.
-fn has_bpf_loop() -> bool {
+pub(crate) fn has_bpf_loop() -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(5), Some(17))
