@@ -50,6 +50,8 @@ pub struct Worker {
 
     reading: JoinSet<Result<Option<(Frame, Plan)>, SpoolError>>,
     requests: JoinSet<(usize, Batch, Fate)>,
+    /// Refused, and buried one at a time: in the order in which the webhook refused them.
+    refused: VecDeque<(Batch, Refusal)>,
     burying: JoinSet<(Batch, DropCause)>,
     settling: JoinSet<Result<u64, SpoolError>>,
     refusals_logged: Option<Instant>,
@@ -138,6 +140,7 @@ impl Worker {
             told: cursor,
             reading: JoinSet::new(),
             requests: JoinSet::new(),
+            refused: VecDeque::new(),
             burying: JoinSet::new(),
             settling: JoinSet::new(),
             refusals_logged: None,
@@ -284,12 +287,19 @@ impl Worker {
                 lane.waiting.push_front(second);
                 lane.waiting.push_front(first);
             }
-            Fate::Refused(refusal) => self.bury(batch, refusal),
+            Fate::Refused(refusal) => {
+                self.refused.push_back((batch, refusal));
+                self.start_burying();
+            }
         }
     }
 
     /// Into the dead-letter file, and noted for the stream; both are on the disk before the record counts as settled.
-    fn bury(&mut self, batch: Batch, refusal: Refusal) {
+    fn start_burying(&mut self) {
+        if !self.burying.is_empty() {
+            return;
+        }
+        let Some((batch, refusal)) = self.refused.pop_front() else { return };
         let (spool, name, dead_letter) = (self.spool.clone(), Arc::clone(&self.name), self.dead_letter.clone());
         let log = self.refusals_logged.is_none_or(|last| last.elapsed() >= LOG_REFUSALS_EVERY);
         if log {
@@ -324,6 +334,7 @@ impl Worker {
         let count = batch.count();
         self.ledger.dropped(&self.name, cause, count);
         self.close(batch.frame().number, count);
+        self.start_burying();
     }
 
     /// So much of a frame is settled.
