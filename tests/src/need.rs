@@ -56,6 +56,8 @@ pub enum Need {
     Haproxy,
     /// Node.
     Node,
+    /// s3rver, and Node.
+    S3rver,
     /// IPv6 on the loopback interface.
     Ipv6,
     /// io_uring.
@@ -88,6 +90,7 @@ impl Need {
             Self::Nginx => server("nginx").map(drop),
             Self::Haproxy => server("haproxy").map(drop),
             Self::Node => works("node", &["--version"]),
+            Self::S3rver => tool("S3AUDITD_S3RVER").and_then(|_| Self::Node.check()),
             Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),
             Self::Namespaces => works("unshare", &["--mount", "setpriv", "--clear-groups", "true"]),
             Self::NetworkNamespaces => works("unshare", &["--net", "ip", "link", "set", "lo", "up"])

@@ -32,6 +32,8 @@ pub(crate) struct Tools {
     /// Where Debian's servers are unpacked; None: this machine has no Debian packages.
     servers: Option<PathBuf>,
     go_servers: PathBuf,
+    /// None: this machine has no npm.
+    s3rver: Option<PathBuf>,
 }
 
 impl Tools {
@@ -45,6 +47,7 @@ impl Tools {
             ("S3AUDITD_GO_HTTPS", self.go_servers.clone()),
         ];
         all.extend(self.servers.as_ref().map(|servers| ("S3AUDITD_SERVERS", servers.clone())));
+        all.extend(self.s3rver.as_ref().map(|s3rver| ("S3AUDITD_S3RVER", s3rver.join("node_modules/s3rver"))));
         all
     }
 }
@@ -59,6 +62,7 @@ pub(crate) fn run() -> anyhow::Result<Tools> {
         clients: python(&cache, "clients", "tests/requirements/clients.txt")?,
         servers: servers(&cache).inspect_err(|why| say(&format!("no {}: {why:#}", SERVERS.join(" and ")))).ok(),
         go_servers: go_servers(&cache)?,
+        s3rver: npm(&cache, "s3rver").inspect_err(|why| say(&format!("no s3rver: {why:#}"))).ok(),
     })
 }
 
@@ -164,6 +168,33 @@ fn python(cache: &Path, tool: &str, requirements: &str) -> anyhow::Result<PathBu
     let mut pip = command(place.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]);
     succeed(pip.arg(&requirements))?;
+    fs::write(&mark, &pins).with_context(|| format!("writing {}", mark.display()))?;
+    Ok(place)
+}
+
+/// A folder holding exactly the packages of a lock file, whose version is that of its own package.
+///
+/// A copy of that file, written last, marks a whole folder.
+fn npm(cache: &Path, tool: &str) -> anyhow::Result<PathBuf> {
+    const LOCK: &str = "package-lock.json";
+    let source = workspace().join("tests/requirements").join(tool);
+    let pins = fs::read_to_string(source.join(LOCK)).with_context(|| format!("reading {}", source.display()))?;
+    let lock: serde_json::Value = serde_json::from_str(&pins).with_context(|| format!("{}", source.display()))?;
+    let version = lock.get("version").and_then(serde_json::Value::as_str).context("no version in the lock file")?;
+    let place = cache.join(format!("{tool}-{version}"));
+    let mark = place.join("installed");
+    if fs::read_to_string(&mark).is_ok_and(|installed| installed == pins) {
+        return Ok(place);
+    }
+    say(&format!("installing {tool} with its packages for Node"));
+    fs::create_dir_all(&place).with_context(|| format!("creating {}", place.display()))?;
+    for name in ["package.json", LOCK] {
+        fs::copy(source.join(name), place.join(name)).with_context(|| format!("copying {name}"))?;
+    }
+    let mut npm = command("npm");
+    // No package's own scripts: nothing here needs one.
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]).current_dir(&place);
+    succeed(&mut npm).context("npm, of Node, is needed")?;
     fs::write(&mark, &pins).with_context(|| format!("writing {}", mark.display()))?;
     Ok(place)
 }

@@ -5,6 +5,7 @@ pub mod https;
 pub mod minio;
 pub mod moto;
 pub mod raw;
+pub mod s3rver;
 pub mod s3s;
 pub mod uring;
 

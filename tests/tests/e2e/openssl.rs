@@ -8,7 +8,7 @@ use rusty_s3::Method;
 use s3auditd_tests::call::Call;
 use s3auditd_tests::client::script::Script;
 use s3auditd_tests::daemon::Daemon;
-use s3auditd_tests::gateway::{Gateway, front::Front, moto};
+use s3auditd_tests::gateway::{Gateway, front::Front, moto, s3rver};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
 use s3auditd_tests::record::Record;
@@ -45,6 +45,21 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             name: format!("openssl::python_{}", script.name()),
             needs: script.needs().iter().copied().chain([Need::Moto]).collect(),
             run: Box::new(move || clients(moto::start_tls()?, script)),
+        });
+    }
+    for (name, version) in tls::VERSIONS {
+        all.push(Scenario {
+            name: format!("openssl::s3rver_every_byte_{name}"),
+            needs: vec![Need::S3rver],
+            run: Box::new(move || every_byte(s3rver::start_tls()?, version)),
+        });
+    }
+    // Not boto3's round: it ends an upload without completing it, which s3rver has not.
+    for script in [Script::Awscli, Script::Curl] {
+        all.push(Scenario {
+            name: format!("openssl::s3rver_{}", script.name()),
+            needs: script.needs().iter().copied().chain([Need::S3rver]).collect(),
+            run: Box::new(move || clients(s3rver::start_tls()?, script)),
         });
     }
     all
