@@ -198,6 +198,11 @@ impl Capture {
         self.rings.wait(timeout);
     }
 
+    /// Bytes in the ring that holds most now.
+    pub fn fullest_ring(&self) -> u64 {
+        self.rings.fullest()
+    }
+
     /// Hands over every sample that the rings hold now.
     pub fn drain(&mut self, mut each: impl FnMut(&Sample<'_>, &mut Windows)) -> Drained {
         if let Some(tls) = &mut self.tls {

@@ -125,19 +125,32 @@ impl Ring {
         self.cpu
     }
 
-    /// Hands over every entry that the ring holds now, in its order, and frees their space.
-    pub fn drain(&mut self, mut each: impl FnMut(Entry<'_>)) {
+    /// How far the kernel has written, and how far we have read.
+    fn ends(&self) -> (u64, &AtomicU64) {
         // SAFETY: the control page is mapped, aligned, and both words are written atomically by their sides.
-        let (head, tail_word) = unsafe {
+        unsafe {
             let base = self.memory.base.as_ptr();
             let head = AtomicU64::from_ptr(base.add(DATA_HEAD).cast()).load(Ordering::Acquire);
             (head, AtomicU64::from_ptr(base.add(DATA_TAIL).cast()))
-        };
+        }
+    }
+
+    /// Bytes that it holds now.
+    #[must_use]
+    pub fn holds(&self) -> u64 {
+        let (head, tail) = self.ends();
+        head.saturating_sub(tail.load(Ordering::Relaxed))
+    }
+
+    /// Hands over every entry that the ring holds now, in its order, and frees their space.
+    pub fn drain(&mut self, mut each: impl FnMut(Entry<'_>)) {
+        let mut wrapped = std::mem::take(&mut self.wrapped);
+        let (head, tail_word) = self.ends();
         // SAFETY: the data area follows the control page; the kernel does not write between tail and head.
         let data = unsafe { std::slice::from_raw_parts(self.memory.base.as_ptr().add(page_size()), self.size) };
         let mut tail = tail_word.load(Ordering::Relaxed);
         while tail < head {
-            let Some((kind, record)) = record_at(data, tail, head, &mut self.wrapped) else {
+            let Some((kind, record)) = record_at(data, tail, head, &mut wrapped) else {
                 each(Entry::Nonsense(head - tail));
                 break;
             };
@@ -150,6 +163,7 @@ impl Ring {
             }
         }
         tail_word.store(head, Ordering::Release);
+        self.wrapped = wrapped;
     }
 }
 

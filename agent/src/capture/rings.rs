@@ -173,6 +173,11 @@ impl Rings {
         ring::wait(&self.open, timeout);
     }
 
+    /// Bytes in the ring that holds most now.
+    pub fn fullest(&self) -> u64 {
+        self.open.iter().map(Ring::holds).max().unwrap_or_default()
+    }
+
     /// Of a CPU's rings, this one and those before; nothing for one that never had a ring.
     pub fn read(&self, cpu: u32) -> Option<CpuRead> {
         self.read.get(&cpu).copied()

@@ -143,9 +143,11 @@ impl Audit {
                 self.speak(&status);
                 self.publish(status);
             }
-            if let Some(pause) = self.rest.pause() {
+            let capture = &self.capture;
+            self.rest.let_be(|pause| {
                 std::thread::sleep(pause);
-            }
+                capture.fullest_ring()
+            });
         }
         let now_ns = self.capture.stop();
         self.turn();

@@ -1,7 +1,7 @@
 //! How often the audit thread looks: at rest rarely, because each look costs whether or not there is anything to see.
 //!
 //! Under load the rings wake the thread by their watermark. For small operations that is often, and what a wake-up costs is more
-//! than what it finds: so after such a turn the rings are let be for a moment, if they have room for it.
+//! than what it finds: so after such a turn the rings are let be for a while, if they have room for it.
 
 use crate::capture::Taken;
 use std::time::{Duration, Instant};
@@ -19,12 +19,14 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(250);
 /// The same at rest.
 const PUBLISH_EVERY_AT_REST: Duration = Duration::from_secs(1);
 
-/// The longest pause after a turn under load.
-const PAUSE: Duration = Duration::from_millis(10);
-/// What is expected to come meanwhile is at most this part of a ring: it is only a guess.
+/// The longest time that the rings are let be after a turn under load.
+const PAUSE: Duration = Duration::from_millis(40);
+/// It is looked so often how much they hold: what comes then may be of another kind than what came.
+const STEP: Duration = Duration::from_millis(10);
+/// What is expected to come in a step is at most this part of a ring, and no pause goes on when one holds so much.
 const PAUSE_FILLS: u64 = 8;
-/// A shorter pause is not worth one.
-const LEAST_PAUSE: Duration = Duration::from_millis(1);
+/// A shorter step is not worth one.
+const LEAST_STEP: Duration = Duration::from_millis(1);
 /// Samples of more bytes than this, on average, carry bodies. The kernel side waits for a word about those: no pause.
 const SMALL_SAMPLE: u64 = 8 * 1024;
 
@@ -36,7 +38,8 @@ pub(super) struct Rest {
     active: Instant,
     turned: Instant,
     turn: Turn,
-    pause: Option<Duration>,
+    /// None: no pause is taken.
+    step: Option<Duration>,
 }
 
 /// What the latest look says.
@@ -55,7 +58,7 @@ pub(super) enum Turn {
 impl Rest {
     /// `flush`: the longest time that a sample waits in a ring while the node is active.
     pub(super) const fn new(flush: Duration, ring_bytes: u64, now: Instant) -> Self {
-        Self { flush, ring_bytes, active: now, turned: now, turn: Turn::Active, pause: None }
+        Self { flush, ring_bytes, active: now, turned: now, turn: Turn::Active, step: None }
     }
 
     /// The rings have been drained, and gave this.
@@ -63,7 +66,7 @@ impl Rest {
         if taken.samples > 0 {
             self.active = now;
         }
-        self.pause = self.pause_after(taken, now.duration_since(self.turned));
+        self.step = self.step_after(taken, now.duration_since(self.turned));
         self.turned = now;
         let rested = now.duration_since(self.active);
         self.turn = match self.turn {
@@ -76,26 +79,39 @@ impl Rest {
     }
 
     /// If what came in the last `time` goes on coming.
-    fn pause_after(&self, taken: Taken, time: Duration) -> Option<Duration> {
+    fn step_after(&self, taken: Taken, time: Duration) -> Option<Duration> {
         if taken.samples == 0 || taken.bytes / taken.samples > SMALL_SAMPLE {
             return None;
         }
         let (room, came) = (self.ring_bytes / PAUSE_FILLS, taken.fullest.max(1));
         let fills = time.as_nanos().saturating_mul(room.into()) / u128::from(came);
         let fills = Duration::from_nanos(u64::try_from(fills).unwrap_or(u64::MAX));
-        let pause = fills.min(PAUSE).min(self.flush);
-        (pause >= LEAST_PAUSE).then_some(pause)
+        let step = fills.min(STEP).min(self.flush);
+        (step >= LEAST_STEP).then_some(step)
     }
 
-    /// How long to let the rings be, before they are waited for.
-    pub(super) const fn pause(&self) -> Option<Duration> {
-        self.pause
+    /// Lets the rings be, before they are waited for. `sleep` says how many bytes the fullest of them holds after that time.
+    pub(super) fn let_be(&self, mut sleep: impl FnMut(Duration) -> u64) {
+        let Some(step) = self.step else { return };
+        let mut left = self.pause();
+        while left > Duration::ZERO {
+            let step = step.min(left);
+            left -= step;
+            if sleep(step) >= self.ring_bytes / PAUSE_FILLS {
+                return;
+            }
+        }
+    }
+
+    /// The longest that [`Rest::let_be`] may take.
+    fn pause(&self) -> Duration {
+        self.step.map_or(Duration::ZERO, |_| PAUSE.min(self.flush))
     }
 
     /// How long to wait for the rings.
     pub(super) fn longest_wait(&self) -> Duration {
         match self.turn {
-            Turn::Active => self.flush.saturating_sub(self.pause.unwrap_or_default()),
+            Turn::Active => self.flush.saturating_sub(self.pause()),
             _ => self.flush.max(WAIT_AT_REST),
         }
     }
@@ -138,7 +154,10 @@ mod tests {
             assert_eq!(rest.turned(taken, start + after), turn, "{after:?}");
             let expected =
                 if turn == Turn::Active { (flush, PUBLISH_EVERY) } else { (WAIT_AT_REST, PUBLISH_EVERY_AT_REST) };
-            assert_eq!((rest.longest_wait(), rest.publish_every(), rest.pause()), (expected.0, expected.1, None));
+            assert_eq!(
+                (rest.longest_wait(), rest.publish_every(), rest.pause()),
+                (expected.0, expected.1, Duration::ZERO)
+            );
         }
     }
 
@@ -150,27 +169,49 @@ mod tests {
         assert_eq!(rest.longest_wait(), WAIT_AT_REST * 4);
     }
 
+    /// The steps of a pause after such a turn, if the fullest ring holds so much after each.
+    fn steps(flush: Duration, ring_bytes: u64, taken: Taken, holds: u64) -> Vec<Duration> {
+        let start = Instant::now();
+        let mut rest = Rest::new(flush, ring_bytes, start);
+        rest.turned(taken, start + STEP);
+        let mut steps = Vec::new();
+        rest.let_be(|step| {
+            steps.push(step);
+            holds
+        });
+        assert!(rest.longest_wait() + steps.iter().sum() <= flush);
+        steps
+    }
+
+    const fn small(kib: u64) -> Taken {
+        Taken { samples: kib, bytes: kib * 1024, fullest: kib * 512 }
+    }
+
     #[test]
-    fn after_small_samples_the_rings_are_let_be_for_as_long_as_they_have_room() {
+    fn after_small_samples_the_rings_are_let_be() {
         let flush = Duration::from_millis(50);
-        let small = |kib: u64| Taken { samples: kib, bytes: kib * 1024, fullest: kib * 512 };
-        let pause = |flush, ring_bytes, taken| {
-            let start = Instant::now();
-            let mut rest = Rest::new(flush, ring_bytes, start);
-            rest.turned(taken, start + PAUSE);
-            assert_eq!(rest.longest_wait() + rest.pause().unwrap_or_default(), flush);
-            rest.pause()
-        };
-        assert_eq!(pause(flush, RING, NOTHING), None);
-        assert_eq!(pause(flush, RING, BODY), None);
-        assert_eq!(pause(flush, RING, small(100)), Some(PAUSE));
+        assert_eq!(steps(flush, RING, NOTHING, 0), []);
+        assert_eq!(steps(flush, RING, BODY, 0), []);
+        assert_eq!(steps(flush, RING, small(100), 0), [STEP; 4]);
         // An eighth of the ring in 10 ms, and twice as much.
-        assert_eq!(pause(flush, RING, small(1024)), Some(PAUSE));
-        assert_eq!(pause(flush, RING, small(2048)), Some(PAUSE / 2));
-        assert_eq!(pause(flush, RING, small(16 * 1024)), None);
-        assert_eq!(pause(flush, 8192, small(8)), Some(PAUSE * 1024 / 4096));
-        assert_eq!(pause(flush, 8192, small(64)), None);
-        assert_eq!(pause(LEAST_PAUSE * 2, RING, small(100)), Some(LEAST_PAUSE * 2));
-        assert_eq!(pause(LEAST_PAUSE / 2, RING, small(100)), None);
+        assert_eq!(steps(flush, RING, small(1024), 0), [STEP; 4]);
+        assert_eq!(steps(flush, RING, small(2048), 0), [STEP / 2; 8]);
+        assert_eq!(steps(flush, RING, small(16 * 1024), 0), []);
+        assert_eq!(steps(flush, 8192, small(8), 0)[0], STEP * 1024 / 4096);
+        assert_eq!(steps(flush, 8192, small(64), 0), []);
+    }
+
+    #[test]
+    fn not_when_they_hold_much_already() {
+        let flush = Duration::from_millis(50);
+        assert_eq!(steps(flush, RING, small(100), RING / 8 - 1), [STEP; 4]);
+        assert_eq!(steps(flush, RING, small(100), RING / 8), [STEP]);
+    }
+
+    #[test]
+    fn no_sample_waits_longer_than_was_asked_for() {
+        assert_eq!(steps(STEP * 2, RING, small(100), 0), [STEP; 2]);
+        assert_eq!(steps(STEP * 3 / 2, RING, small(100), 0), [STEP, STEP / 2]);
+        assert_eq!(steps(LEAST_STEP / 2, RING, small(100), 0), []);
     }
 }

@@ -101,7 +101,7 @@ fn field_set(code: &[u8]) -> Option<u16> {
 
 /// `3.7.9`, as the library says it.
 fn version(elf: &Elf<'_>) -> Option<String> {
-    elf.text_behind(NAME, |_| true)
+    elf.word_behind(NAME, |_| true)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod gnutls;
 mod go;
 mod library;
 mod openssl;
+mod others;
 mod served;
 mod symbols;
 
@@ -245,11 +246,11 @@ fn look_into(process: Served) -> Option<Found> {
         return None;
     }
     let cache = ReadCache::new(file.try_clone().ok()?);
-    let found = symbols::Elf::parse(&cache).map_or(Ok(None), |elf| library_in(&elf, &process));
-    let library = match found {
+    let elf = symbols::Elf::parse(&cache);
+    let library = match elf.as_ref().map_or(Ok(None), |elf| library_in(elf, &process)) {
         Ok(Some(library)) => Ok(library),
         Ok(None) if process.is_library => return None,
-        Ok(None) => Err("no TLS library that is known".to_owned()),
+        Ok(None) => Err(others::named(elf.as_ref())),
         Err(why) => Err(why),
     };
     Some(Found { processes: vec![process], file: Arc::new(file), library })

@@ -8,6 +8,7 @@
 
 use super::{
     library::{Library, Point},
+    others,
     symbols::{self, Elf, Exports},
 };
 use crate::capture::attach::chain;
@@ -60,6 +61,9 @@ pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Lib
     let functions = symbols::exports(elf, &FUNCTIONS);
     if !["SSL_read", "SSL_write", "SSL_do_handshake", "SSL_clear"].iter().all(|name| functions.contains_key(name)) {
         return Ok(None);
+    }
+    if others::is_boringssl(elf) {
+        return Err("it has BoringSSL, which cannot be read".to_owned());
     }
     let version = version(elf).or_else(|| {
         let cache = ReadCache::new(File::open(companion?).ok()?);
@@ -223,7 +227,7 @@ fn field_copied(code: &[u8]) -> Option<u32> {
 
 /// `3.0.19`, as the library says it; a program may mention others.
 fn version(elf: &Elf<'_>) -> Option<String> {
-    elf.text_behind(NAME, |text| numbers(text).is_some())
+    elf.word_behind(NAME, |text| numbers(text).is_some())
 }
 
 /// `1.1.1w` is (1, 1, 1).

@@ -60,13 +60,14 @@ impl<'a> Elf<'a> {
         Some(section.address()..section.address().checked_add(section.size())?)
     }
 
-    /// The first text right behind a place where the constant data has that name, if it is one that is looked for.
-    pub(super) fn text_behind(&self, name: &[u8], is_it: impl Fn(&str) -> bool) -> Option<String> {
+    /// The first word, as of a version, right behind a place where the constant data has that name, if it is one that is looked for.
+    pub(super) fn word_behind(&self, name: &[u8], is_it: impl Fn(&str) -> bool) -> Option<String> {
         const LONGEST: usize = 24;
         let (_, data) = self.section(&[".rodata"])?;
         let names = data.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
         names.filter_map(|(at, _)| data.get(at + name.len()..)).find_map(|text| {
-            let end = text.iter().take(LONGEST).position(|byte| !byte.is_ascii_graphic())?;
+            let is_of_it = |byte: &u8| byte.is_ascii_alphanumeric() || b".+-".contains(byte);
+            let end = text.iter().take(LONGEST).position(|byte| !is_of_it(byte))?;
             let text = std::str::from_utf8(text.get(..end)?).ok()?;
             is_it(text).then(|| text.to_owned())
         })
