@@ -191,6 +191,11 @@ fn measure(
         }
         let a_record = Spread::of(costs.iter().map(Cost::cpu_us_a_record).collect());
         report.figure(PART, name("daemon CPU a record"), "us", a_record.clone());
+        // wrk is a program of its own; bodies are put by the bench itself.
+        if let Traffic::Get { .. } = workload.traffic {
+            let webhook = Spread::of(costs.iter().map(Cost::own_cpu_us_a_record).collect());
+            report.figure(PART, name("the webhook's CPU a record"), "us", webhook);
+        }
         let lost = Spread::of(costs.iter().map(|cost| cost.lost_samples as f64).collect());
         report.figure(PART, name("lost samples a run"), "", lost);
         let lost = Spread::of(costs.iter().map(|cost| cost.lost_records as f64).collect());

@@ -21,6 +21,7 @@ pub(crate) struct Watch {
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
     cpu: Duration,
+    own_cpu: Duration,
     delivered: u64,
     pub(crate) status: Status,
 }
@@ -32,6 +33,8 @@ pub(crate) struct Cost {
     pub(crate) records: u64,
     /// CPU time of all its threads for them.
     pub(crate) cpu: Duration,
+    /// CPU time of the bench itself, which is the webhook, and the client if that is no program of its own.
+    pub(crate) own_cpu: Duration,
     /// Samples that the kernel side made and the rings did not take.
     pub(crate) lost_samples: u64,
     pub(crate) samples: u64,
@@ -43,6 +46,10 @@ pub(crate) struct Cost {
 impl Cost {
     pub(crate) fn cpu_us_a_record(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.records as f64
+    }
+
+    pub(crate) fn own_cpu_us_a_record(&self) -> f64 {
+        self.own_cpu.as_secs_f64() * 1e6 / self.records as f64
     }
 
     /// Part of the samples that was lost.
@@ -69,7 +76,8 @@ impl Watch {
     pub(crate) fn mark(&self) -> anyhow::Result<Mark> {
         self.sink.settle(DELIVERY_PATIENCE);
         let status = self.daemon.status()?;
-        Ok(Mark { cpu: usage::cpu(self.daemon.pid())?, delivered: self.sink.lines(), status })
+        let (cpu, own_cpu) = (usage::cpu(self.daemon.pid())?, usage::cpu(std::process::id())?);
+        Ok(Mark { cpu, own_cpu, delivered: self.sink.lines(), status })
     }
 
     /// After a run: waits for the last record.
@@ -82,11 +90,13 @@ impl Watch {
     pub(crate) fn cost_and_end_since(&self, mark: &Mark) -> anyhow::Result<(Cost, Instant)> {
         let last = self.sink.settle(DELIVERY_PATIENCE);
         let cpu = usage::cpu(self.daemon.pid())?.saturating_sub(mark.cpu);
+        let own_cpu = usage::cpu(std::process::id())?.saturating_sub(mark.own_cpu);
         let status = self.daemon.status()?;
         let since = |of: fn(&Status) -> u64| of(&status).saturating_sub(of(&mark.status));
         let cost = Cost {
             records: self.sink.lines() - mark.delivered,
             cpu,
+            own_cpu,
             lost_samples: since(Status::lost),
             samples: since(|status| status.ring("read")),
             ring_bytes: since(|status| status.ring("read_bytes")),
