@@ -138,6 +138,10 @@ def watch(events):
     events.register_first("before-parameter-build.s3", asked)
 
 
+def exchanges():
+    return list(_exchanges)
+
+
 def report():
     for exchange in _exchanges:
         print(json.dumps(exchange.line()))

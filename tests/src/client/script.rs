@@ -18,6 +18,8 @@ pub enum Script {
     Awscli,
     /// curl with `--aws-sigv4`.
     Curl,
+    /// The SDK, which over TLS sends checksums behind the bodies.
+    Trailers,
     /// Every operation of the AWS model, signed in every way; it tells no calls.
     Operations,
     /// Every kind of secret; it tells those, see [`Script::secrets`].
@@ -25,7 +27,7 @@ pub enum Script {
 }
 
 impl Script {
-    /// Those that tell their calls.
+    /// Those that tell their calls, with or without TLS.
     pub const ALL: [Self; 3] = [Self::Boto3, Self::Awscli, Self::Curl];
 
     /// For the names of tests.
@@ -35,6 +37,7 @@ impl Script {
             Self::Boto3 => "boto3",
             Self::Awscli => "awscli",
             Self::Curl => "curl",
+            Self::Trailers => "trailers",
             Self::Operations => "operations",
             Self::Secrets => "secrets",
         }
@@ -44,7 +47,7 @@ impl Script {
     #[must_use]
     pub const fn needs(self) -> &'static [Need] {
         match self {
-            Self::Boto3 | Self::Awscli | Self::Operations | Self::Secrets => &[Need::Python],
+            Self::Boto3 | Self::Awscli | Self::Trailers | Self::Operations | Self::Secrets => &[Need::Python],
             Self::Curl => &[Need::Python, Need::Curl],
         }
     }
@@ -73,9 +76,10 @@ impl Script {
             trusted.write_all(authority.as_bytes())?;
             // The SDK's variable, and curl's.
             command.env("AWS_CA_BUNDLE", trusted.path()).env("CURL_CA_BUNDLE", trusted.path());
-            // Over TLS the SDK would send bodies in chunks, with the checksum behind them. Those must be followed at the
+            // Over TLS the SDK would send bodies in chunks, with the checksum behind them. Large ones must be followed at the
             // pace of the upload, which an agent on a busy machine cannot always do (docs/tls.md).
-            command.env("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required");
+            let checksums = if self == Self::Trailers { "when_supported" } else { "when_required" };
+            command.env("AWS_REQUEST_CHECKSUM_CALCULATION", checksums);
         }
         let output = command
             .arg("-B")

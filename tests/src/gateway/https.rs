@@ -3,6 +3,7 @@
 
 use super::{Gateway, Running, free_port, local, wait_for_tls};
 use crate::need::tool;
+use crate::tls;
 use crate::webhook::authority::Authority;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -59,12 +60,8 @@ pub fn start_gnutls() -> anyhow::Result<Gateway> {
 pub fn certificate() -> anyhow::Result<(tempfile::TempDir, [PathBuf; 2], String)> {
     let authority = Authority::new()?;
     let folder = tempfile::tempdir().context("a folder for a certificate")?;
-    let files = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
-    let pair = authority.server()?;
-    let [certificate, key] = &files;
-    std::fs::write(certificate, pair.certificate)?;
-    std::fs::write(key, pair.key)?;
-    Ok((folder, files, authority.pem()))
+    let (certificate, key) = tls::files(&authority, folder.path())?;
+    Ok((folder, [certificate, key], authority.pem()))
 }
 
 fn serve(name: &'static str, mut server: Command) -> anyhow::Result<Gateway> {

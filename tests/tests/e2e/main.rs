@@ -19,6 +19,7 @@ mod secrets;
 mod silence;
 mod start;
 mod tls;
+mod tls_elsewhere;
 mod tls_go;
 mod tls_load;
 mod unseen;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         tls::scenarios(),
         tls_go::scenarios(),
         tls_load::scenarios(),
+        tls_elsewhere::scenarios(),
     ];
     let trials = parts.into_iter().flatten().map(|scenario| trial(scenario, no_skip)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

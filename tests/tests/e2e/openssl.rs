@@ -1,7 +1,7 @@
 //! TLS that OpenSSL ends, in servers that use it in different ways.
 
 use crate::Scenario;
-use crate::tls::{ask, bodies, every_byte, read_whole};
+use crate::tls::{ask, bodies, clients, every_byte};
 use anyhow::Context as _;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rusty_s3::Method;
@@ -32,8 +32,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         all.push(scenario("bodies_do_not_cross_the_ring", Box::new(move || bodies(front.start()?))));
         let before = if front.moves_bytes_itself() { from_before_unread } else { from_before };
         all.push(scenario("connection_from_before", Box::new(move || before(front.start()?))));
-        let needs = Script::Boto3.needs().iter().chain(&front.needs()).copied().collect();
-        all.push(Scenario { needs, ..scenario("boto3", Box::new(move || clients(front.start()?, Script::Boto3))) });
+        for script in [Script::Boto3, Script::Trailers] {
+            let needs = script.needs().iter().chain(&front.needs()).copied().collect();
+            let run = Box::new(move || clients(front.start()?, script));
+            all.push(Scenario { needs, ..scenario(script.name(), run) });
+        }
     }
     all.push(Scenario {
         name: "openssl::nginx_in_front_of_a_watched_gateway_is_one_hop".to_owned(),
@@ -63,13 +66,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         });
     }
     all
-}
-
-/// What a real client does.
-fn clients(gateway: Gateway, script: Script) -> anyhow::Result<()> {
-    let world = World::around(gateway, &[])?;
-    let calls = script.round(&world.gateway)?;
-    read_whole(&world.expect(&calls)?)
 }
 
 /// The hop behind a proxy that ends TLS is what is watched: one record an operation, and the client is the one that the proxy names,

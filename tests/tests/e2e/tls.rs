@@ -4,11 +4,13 @@ use crate::Scenario;
 use anyhow::Context as _;
 use rusty_s3::Method;
 use s3auditd_tests::call::Call;
-use s3auditd_tests::client::sign;
+use s3auditd_tests::client::{script::Script, sign};
 use s3auditd_tests::gateway::{ACCESS_KEY, Gateway, minio};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
 use s3auditd_tests::tls;
+use s3auditd_tests::webhook::authority::Authority;
+use s3auditd_tests::webhook::rude::{self, Rude};
 use s3auditd_tests::world::{After, PATIENCE, World};
 use std::process::Command;
 
@@ -18,7 +20,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::needing("tls::minio_stripped", &minio, stripped),
         Scenario::needing("tls::bodies_do_not_cross_the_ring", &minio, || bodies(minio::start_tls(None)?)),
         Scenario::needing("tls::off_is_said", &minio, off),
+        Scenario::new("tls::rustls_is_named", rustls),
         Scenario::needing("tls::minio_restarted", &minio, restarted),
+        Scenario::needing("tls::minio_trailers", &[Need::Minio, Need::Python], || {
+            clients(minio::start_tls(None)?, Script::Trailers)
+        }),
     ];
     for (name, version) in tls::VERSIONS {
         all.push(Scenario {
@@ -28,6 +34,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         });
     }
     all
+}
+
+/// What a real client does.
+pub(crate) fn clients(gateway: Gateway, script: Script) -> anyhow::Result<()> {
+    let world = World::around(gateway, &[])?;
+    let calls = script.round(&world.gateway)?;
+    read_whole(&world.expect(&calls)?)
 }
 
 fn stripped() -> anyhow::Result<()> {
@@ -105,6 +118,22 @@ fn off() -> anyhow::Result<()> {
     anyhow::ensure!(status.rebuild("tls_connections_read") == 0, "something was read: {}", status.0);
     let unread = status.rebuild("tls_connections_unread");
     anyhow::ensure!(unread > 0, "a connection that is not read is not counted: {}", status.0);
+    let after = world.settle(0)?;
+    anyhow::ensure!(after.records.is_empty(), "records of what was not read: {:?}", after.records);
+    after.status.whole()
+}
+
+/// A library that is not read is named with who has it, and its connections are counted. This process is the gateway.
+fn rustls() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let authority = Authority::new()?;
+    let server = runtime.block_on(Rude::start_tls(authority.acceptor(false)?, |_, _| rude::status(200)))?;
+    let world = World::around(Gateway::elsewhere_tls(server.address, authority.pem()), &[])?;
+    world.gateway.connect()?.ask(b"PUT /bucket HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\n\r\n")?;
+    let status = world.daemon.status_when(PATIENCE, |status| status.rebuild("tls_connections_unread") > 0)?;
+    let served = status.0.pointer("/capture/tls").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+    let problems: Vec<_> = served.iter().filter_map(|one| one.get("problem")?.as_str()).collect();
+    anyhow::ensure!(problems.iter().any(|problem| problem.starts_with("it has rustls ")), "named is {problems:?}");
     let after = world.settle(0)?;
     anyhow::ensure!(after.records.is_empty(), "records of what was not read: {:?}", after.records);
     after.status.whole()

@@ -1,8 +1,8 @@
-//! Gateways that end TLS, under load: many connections, connections that are older than the daemon, a gateway and a daemon
-//! that are killed and come back, and a gateway in namespaces of its own.
+//! Gateways that end TLS, under load: many connections, connections that are older than the daemon, and a gateway and a daemon
+//! that are killed and come back.
 
 use crate::Scenario;
-use crate::tls::{ask, read_whole, round};
+use crate::tls::{ask, read_whole};
 use anyhow::Context as _;
 use rustls::{ClientConfig, version::TLS13};
 use rusty_s3::Method;
@@ -10,15 +10,13 @@ use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
 use s3auditd_tests::daemon::Daemon;
 use s3auditd_tests::expect;
-use s3auditd_tests::gateway::{ACCESS_KEY, Gateway, free_port, https, local, minio};
+use s3auditd_tests::gateway::{ACCESS_KEY, Gateway, minio};
 use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::Need;
 use s3auditd_tests::record::Record;
-use s3auditd_tests::tls;
 use s3auditd_tests::webhook::Webhook;
 use s3auditd_tests::world::{PATIENCE, World};
 use std::collections::BTreeSet;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,11 +28,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::needing("tls_load::connections_opened_before_the_daemon", &minio, opened_before),
         Scenario::needing("tls_load::a_gateway_that_is_killed_and_comes_back", &minio, gateway_restarted),
         Scenario::needing("tls_load::a_daemon_that_is_killed_and_comes_back", &minio, daemon_restarted),
-        Scenario::needing(
-            "tls_load::a_gateway_in_namespaces_of_its_own",
-            &[Need::GoHttps, Need::Namespaces, Need::NetworkNamespaces],
-            elsewhere,
-        ),
     ]
 }
 
@@ -283,71 +276,4 @@ fn daemon_restarted() -> anyhow::Result<()> {
     after.status.balanced()?;
     anyhow::ensure!(after.status.kernel("plaintext_untied") == 0, "untied: {}", after.status.0);
     Ok(())
-}
-
-/// Killed when dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may be gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Its program is in a mount that nobody else has, and it listens in a network that nobody else has.
-fn elsewhere() -> anyhow::Result<()> {
-    let built = https::built();
-    let binary = built.first().context("no server was built")?;
-    let (folder, files, authority) = https::certificate()?;
-    let mount = folder.path().join("mount");
-    std::fs::create_dir(&mount)?;
-    let address = local(free_port()?);
-    let script = "ip link set lo up && mount -t tmpfs none \"$1\" && cp \"$0\" \"$1/gateway\" && \
-                  exec \"$1/gateway\" \"$2\" \"$3\" \"$4\"";
-    let mut command = Command::new("unshare");
-    command.args(["--net", "--mount", "sh", "-c", script]).arg(binary).arg(&mount).arg(address.to_string()).args(files);
-    let server = Process(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    let pid = server.0.id();
-    // Connections are opened by a thread in the gateway's network, which has to be there first.
-    let inside = |calls: &(dyn Fn() -> anyhow::Result<Vec<Call>> + Sync)| {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                let network = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
-                rustix::thread::move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&network),
-                    Some(rustix::thread::LinkNameSpaceType::Network),
-                )?;
-                calls()
-            });
-            thread.join().map_err(|_| anyhow::anyhow!("the client panicked"))?
-        })
-    };
-    let config = tls::client(&authority, &TLS13)?;
-    let ready = || -> anyhow::Result<Vec<Call>> {
-        let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        let deadline = Instant::now() + 3 * PATIENCE;
-        while let Err(why) = Connection::open_tls(address, &config).and_then(|mut c| c.ask(request.as_bytes())) {
-            anyhow::ensure!(Instant::now() < deadline, "it does not come up: {why:#}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Vec::new())
-    };
-    // It may not yet have gone where it goes.
-    let own = std::fs::metadata("/proc/self/ns/net")?;
-    let deadline = Instant::now() + PATIENCE;
-    let is_ours = |pid: u32| {
-        std::fs::metadata(format!("/proc/{pid}/ns/net"))
-            .is_ok_and(|its| std::os::unix::fs::MetadataExt::ino(&its) == std::os::unix::fs::MetadataExt::ino(&own))
-    };
-    while is_ours(pid) {
-        anyhow::ensure!(Instant::now() < deadline, "it stays in our network");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    inside(&ready)?;
-    anyhow::ensure!(!mount.join("gateway").exists(), "its program is here too");
-    let world = World::around(Gateway::elsewhere_tls(address, authority), &[])?;
-    let calls = inside(&|| round(&world.gateway, "elsewhere"))?;
-    read_whole(&world.expect(&calls)?)
 }

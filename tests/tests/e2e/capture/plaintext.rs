@@ -10,7 +10,7 @@ use s3auditd_common::sample::{Kind, Layer, Unseen};
 use s3auditd_tests::gateway::https;
 use s3auditd_tests::patience::stretched;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::{
@@ -29,13 +29,16 @@ const ROUNDS: usize = 4;
 const MOST_BODY_BYTES: usize = 32_000;
 
 /// What crossed a connection, in the clear.
-#[derive(Default)]
 struct Crossed {
+    port: u16,
+    opened: Instant,
     received: Vec<u8>,
     sent: Vec<u8>,
 }
 
 struct Seen {
+    time_ns: u64,
+    cookie: u64,
     kind: Kind,
     seq: u32,
     len: u32,
@@ -73,7 +76,8 @@ pub(super) fn many_threads() -> anyhow::Result<()> {
             if sample.layer == Layer::Plaintext && matches!(sample.kind, Kind::Received | Kind::Sent) {
                 let header = &sample.header;
                 let (kind, unseen, payload) = (sample.kind, sample.unseen, sample.payload.to_vec());
-                let one = Seen { kind, seq: header.seq, len: header.len, unseen, payload };
+                let (time_ns, cookie) = (header.time_ns, header.cookie);
+                let one = Seen { time_ns, cookie, kind, seq: header.seq, len: header.len, unseen, payload };
                 seen.entry(header.remote_port).or_default().push(one);
             }
         })
@@ -95,23 +99,37 @@ pub(super) fn many_threads() -> anyhow::Result<()> {
     let faults = count(KernelCounter::Faults);
     let (mut checked, mut moved, mut holes) = (0, 0, 0);
     for (port, crossed) in &crossed {
-        for (kind, bytes) in [(Kind::Received, &crossed.received), (Kind::Sent, &crossed.sent)] {
-            moved += bytes.len();
-            let samples = seen.get(port).map(Vec::as_slice).unwrap_or_default();
-            let found = check(bytes, samples.iter().filter(|one| one.kind == kind));
-            let (of_these, of_holes) = found.with_context(|| format!("port {port}, {kind:?}"))?;
-            checked += of_these;
-            holes += of_holes;
+        let samples = seen.get(port).map(Vec::as_slice).unwrap_or_default();
+        let cookies = cookies(samples);
+        let (told, there) = (cookies.len(), crossed.len());
+        ensure!(told <= there, "port {port}: {told} connections are told, and there were {there}");
+        for (nth, crossed) in crossed.iter().enumerate() {
+            for (kind, bytes) in [(Kind::Received, &crossed.received), (Kind::Sent, &crossed.sent)] {
+                moved += bytes.len();
+                let is_of_it = |one: &&Seen| one.kind == kind && Some(&one.cookie) == cookies.get(nth);
+                let found = check(bytes, samples.iter().filter(is_of_it));
+                let (of_these, of_holes) = found.with_context(|| format!("port {port}, {kind:?}"))?;
+                checked += of_these;
+                holes += of_holes;
+            }
         }
     }
     eprintln!(
         "noted: {}: {} connections, {checked} of {moved} bytes checked, {no_buffer} calls without a buffer, {faults} faults",
         status.backend,
-        crossed.len()
+        crossed.values().map(Vec::len).sum::<usize>()
     );
     ensure!(holes as u64 <= no_buffer + faults, "{holes} holes, and {no_buffer} + {faults} are counted");
     ensure!(checked >= moved / 2, "only {checked} of {moved} bytes were there to check");
     Ok(())
+}
+
+/// The connections in the order in which they were there.
+fn cookies(samples: &[Seen]) -> Vec<u64> {
+    let mut all: Vec<_> = samples.iter().map(|one| (one.time_ns, one.cookie)).collect();
+    all.sort_unstable();
+    let mut met = HashSet::new();
+    all.into_iter().map(|(_, cookie)| cookie).filter(|cookie| met.insert(*cookie)).collect()
 }
 
 /// How many bytes were compared, and how many holes there are. Each byte that is told must be the one that crossed there.
@@ -126,26 +144,42 @@ fn check<'a>(bytes: &[u8], samples: impl Iterator<Item = &'a Seen>) -> anyhow::R
         next = at + len;
         let there = bytes.get(at..next).with_context(|| format!("{at} to {next} of {} bytes", bytes.len()))?;
         if one.unseen == Unseen::Seen {
-            ensure!(one.payload == there, "WRONG BYTES at {at}, {len} of them");
+            ensure!(one.payload == there, "{}", wrong(at, there, &one.payload));
             checked += len;
         }
     }
     Ok((checked, holes + usize::from(next < bytes.len())))
 }
 
-/// What crossed each connection, by the client's port.
-fn clients(address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<HashMap<u16, Crossed>> {
+/// What is told in place of what is there: the bodies' bytes say whose they are.
+fn wrong(at: usize, there: &[u8], told: &[u8]) -> String {
+    let first = there.iter().zip(told).position(|(one, other)| one != other).unwrap_or(there.len().min(told.len()));
+    let piece =
+        |bytes: &[u8]| bytes.iter().skip(first).take(80).copied().collect::<Vec<_>>().escape_ascii().to_string();
+    let differ = there.iter().zip(told).filter(|(one, other)| one != other).count();
+    let (len, told_len) = (there.len(), told.len());
+    let (there, told) = (piece(there), piece(told));
+    format!(
+        "WRONG BYTES at {at}: {differ} of {len} ({told_len} told), first at {first}: there is {there:?}, told is {told:?}"
+    )
+}
+
+/// What crossed each connection, by the client's port; the kernel may give one out twice, and not at the same time.
+fn clients(address: SocketAddr, config: &Arc<ClientConfig>) -> anyhow::Result<HashMap<u16, Vec<Crossed>>> {
     thread::scope(|scope| {
         let one = |client| {
-            move || -> anyhow::Result<Vec<(u16, Crossed)>> {
+            move || -> anyhow::Result<Vec<Crossed>> {
                 (0..CONNECTIONS_EACH).map(|number| connection(address, config, client * 100 + number)).collect()
             }
         };
         let clients: Vec<_> = (0..THREADS).map(|client| scope.spawn(one(client))).collect();
-        let mut all = HashMap::new();
+        let mut all: HashMap<u16, Vec<Crossed>> = HashMap::new();
         for client in clients {
-            all.extend(client.join().map_err(|_| anyhow!("a client panicked"))??);
+            for crossed in client.join().map_err(|_| anyhow!("a client panicked"))?? {
+                all.entry(crossed.port).or_default().push(crossed);
+            }
         }
+        all.values_mut().for_each(|crossed| crossed.sort_by_key(|one| one.opened));
         Ok(all)
     })
 }
@@ -158,12 +192,12 @@ fn body(name: usize, round: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn connection(address: SocketAddr, config: &Arc<ClientConfig>, name: usize) -> anyhow::Result<(u16, Crossed)> {
+fn connection(address: SocketAddr, config: &Arc<ClientConfig>, name: usize) -> anyhow::Result<Crossed> {
     let socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(stretched(Duration::from_secs(120))))?;
-    let port = socket.local_addr()?.port();
+    let (port, opened) = (socket.local_addr()?.port(), Instant::now());
     let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(config), address.ip().into())?, socket);
-    let mut crossed = Crossed::default();
+    let mut crossed = Crossed { port, opened, received: Vec::new(), sent: Vec::new() };
     for round in 0..ROUNDS {
         let body = body(name, round, 1 + (name * 7919 + round * 104_729) % MOST_BODY_BYTES);
         let target = format!("/threads/{name}-{round}");
@@ -191,5 +225,5 @@ fn connection(address: SocketAddr, config: &Arc<ClientConfig>, name: usize) -> a
             crossed.sent.extend_from_slice(&reply);
         }
     }
-    Ok((port, crossed))
+    Ok(crossed)
 }
