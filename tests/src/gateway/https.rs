@@ -64,7 +64,8 @@ pub fn certificate() -> anyhow::Result<(tempfile::TempDir, [PathBuf; 2], String)
     Ok((folder, [certificate, key], authority.pem()))
 }
 
-fn serve(name: &'static str, mut server: Command) -> anyhow::Result<Gateway> {
+/// Starts a server that takes its address, a certificate and its key as its last arguments.
+pub(super) fn serve(name: &'static str, mut server: Command) -> anyhow::Result<Gateway> {
     let address = local(free_port()?);
     let (folder, files, authority) = certificate()?;
     let mut child = server
