@@ -86,8 +86,8 @@ impl Known {
     /// `state`: as this process has it; without, that of the database counts, and if that is damaged, what the rest tells.
     pub(super) fn reconcile(contents: Contents, said: Option<Said>, state: Option<State>) -> (Self, Vec<u64>) {
         let said = said.unwrap_or_default();
+        let lost_state = state.is_none() && contents.state.is_none();
         let written = contents.state.unwrap_or_default();
-        let lost_state = state.is_none() && written == State::default();
         let mut known = Self { state: state.unwrap_or_else(|| written.clone()), index: BTreeMap::new() };
         if lost_state {
             let before_first = contents.heads.keys().next().map_or(said.newest, |first| first.saturating_sub(1));

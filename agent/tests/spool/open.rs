@@ -91,6 +91,16 @@ fn everything_is_found_again() {
     assert!(matches!(spool.next("nobody", 0), Err(SpoolError::NoReader(_))));
 }
 
+/// Its state then says nothing but defaults, and is whole nevertheless.
+#[test]
+fn an_empty_spool_without_readers_is_not_damaged() {
+    let dir = private_dir();
+    for _ in 0..2 {
+        let (_spool, found) = Spool::open(settings(dir.path()), &[]).unwrap();
+        assert_eq!(found, Default::default());
+    }
+}
+
 #[test]
 fn the_commands_work_beside_a_daemon() {
     let dir = private_dir();
