@@ -128,7 +128,7 @@ counters! {
     opaque_bytes,
     /// Bytes sent beyond the end of a reply and before the next one.
     surplus_bytes,
-    /// Bytes received whose place in a message is not known, because of an earlier loss.
+    /// Bytes whose place in a message is not known, because of an earlier loss.
     unplaced_bytes,
     /// See `LossCause::Hole`.
     holes,
@@ -170,6 +170,8 @@ counters! {
     total_limit_hits,
     /// See `LossCause::PipeliningLimit`.
     pipelining_limit_hits,
+    /// See `LossCause::RepliesUnpaired`.
+    replies_unpaired,
     /// Skip windows asked for.
     skip_windows,
     /// Want windows asked for.

@@ -71,6 +71,8 @@ causes! {
     TotalLimit => total_limit_hits, "total_limit";
     /// More unanswered requests than `Limits::max_open_exchanges_per_connection`.
     PipeliningLimit => pipelining_limit_hits, "pipelining_limit";
+    /// Replies were lost while several requests waited: whose the later ones are is not known. Counted once a connection.
+    RepliesUnpaired => replies_unpaired, "replies_unpaired";
     /// The connection table was full and this connection the least recently active.
     Evicted => connection_table_evictions, "evicted";
 }

@@ -34,6 +34,8 @@ pub(crate) struct Conversation {
     next_ordinal: u64,
     /// See [`Doubt`].
     pub(super) doubt: Doubt,
+    /// The client was seen to send a request before it had the reply to the one before.
+    pub(super) pipelines: bool,
     /// The running reply may have no body, whatever its head says: where that would be, there may be replies.
     pub(super) body_may_be_none: bool,
     /// It began with a TLS hello, and may yet be read as plaintext. Both sides are opaque then.
@@ -63,6 +65,7 @@ impl Conversation {
             announced: None,
             next_ordinal: 0,
             doubt: Doubt::new(),
+            pipelines: false,
             body_may_be_none: false,
             encrypted: None,
             beginning_lost,
@@ -223,7 +226,7 @@ impl Conversation {
                 let kept = if ends_with_connection { Body::until_close(0) } else { Body::length(0, 0) };
                 open.response_body = std::mem::replace(body, kept).into_start(false);
             }
-            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => {}
+            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Unpaired | ReplySide::Opaque => {}
         }
     }
 
@@ -244,7 +247,7 @@ impl Conversation {
                 RequestSide::Opaque => Appetite::Skips { bytes: u64::MAX },
             },
             Direction::Sent => match &self.reply {
-                ReplySide::Idle | ReplySide::Lost { .. } => Appetite::Indifferent,
+                ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Unpaired => Appetite::Indifferent,
                 ReplySide::Head { .. } => Appetite::Needs,
                 ReplySide::Body { body, sure, .. } => of_body(body, *sure || body.taken() > 0),
                 ReplySide::Opaque => Appetite::Skips { bytes: u64::MAX },
@@ -267,7 +270,7 @@ impl Conversation {
             ReplySide::Head { reader, origin: ReplyOrigin::InsteadOfBody(body) } => reader.capacity() + body.capacity(),
             ReplySide::Head { reader, .. } => reader.capacity(),
             ReplySide::Body { body, .. } => body.capacity(),
-            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Opaque => 0,
+            ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Unpaired | ReplySide::Opaque => 0,
         };
         let encrypted = if self.encrypted.is_some() { size_of::<Encrypted>() } else { 0 };
         self.open.iter().map(Open::cost).fold(
@@ -284,7 +287,7 @@ impl Conversation {
     /// Opens an exchange; false when there are too many.
     pub(super) fn begin(&mut self, started_ns: u64, cx: &mut Context<'_>) -> bool {
         if self.open.len() >= cx.limits.max_open_exchanges_per_connection {
-            self.hand_out_done(cx);
+            self.make_room(cx);
         }
         if self.open.len() >= cx.limits.max_open_exchanges_per_connection {
             cx.counters.lose(LossCause::PipeliningLimit);
@@ -295,7 +298,13 @@ impl Conversation {
             // Nearly always the only one; a queue's first room would be for four.
             self.open.reserve_exact(1);
         }
-        self.open.push_back(Open::new(self.next_ordinal, started_ns));
+        let mut open = Open::new(self.next_ordinal, started_ns);
+        if matches!(self.reply, ReplySide::Unpaired) {
+            cx.counters.lose(LossCause::ResponseHeadUnseen);
+            open.miss(UnseenPart::ResponseHead);
+            open.reply_part = Part::Done;
+        }
+        self.open.push_back(open);
         self.next_ordinal += 1;
         self.unsynced = false;
         true

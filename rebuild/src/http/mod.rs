@@ -10,6 +10,7 @@ mod encrypted;
 pub(crate) mod framing;
 pub mod head;
 pub(crate) mod open;
+mod pairing;
 pub(crate) mod parse;
 mod plain;
 mod preface;

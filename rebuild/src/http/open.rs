@@ -48,6 +48,8 @@ pub(crate) struct Open {
     pub(crate) continued: bool,
     /// Its head is longer than is read: what is received until the reply belongs to it.
     pub(crate) head_too_long: bool,
+    /// Its head was found behind a loss: requests before it may wait unseen.
+    pub(crate) behind_loss: bool,
 }
 
 impl Open {
@@ -77,6 +79,7 @@ impl Open {
             expects_continue: false,
             continued: false,
             head_too_long: false,
+            behind_loss: false,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::body::Progress;
 use super::conversation::Conversation;
 use super::doubt::Start;
+use super::pairing::NextReply;
 use super::side::{ReplyOrigin, ReplySide, RequestSide};
 use super::span::{Context, Data, Span};
 use crate::exchange::UnseenPart;
@@ -50,22 +51,31 @@ impl Conversation {
                 self.after_reply_body(body, sure, progress, unseen, span.at + used, cx);
                 used
             }
-            ReplySide::Lost { holder } => match self.next_reply_from(holder, span.at) {
-                Some(from) if from == span.at => {
-                    self.end_lost(holder, span);
+            ReplySide::Lost { holder } => match self.next_reply(holder, span.at) {
+                NextReply::From { index, at } if at == span.at => {
+                    self.end_lost(index, at, cx);
                     self.doubt_sent(span.at, Self::unseen(span, count, Start::Anywhere), span, cx);
                     cx.counters.lose(LossCause::ResponseHeadUnseen);
                     self.lose_reply_head(count, span);
                     count
                 }
-                from => {
-                    let used = from.map_or(count, |from| count.min(from - span.at));
+                NextReply::Ambiguous => {
+                    self.unpair(span.at, cx);
+                    0
+                }
+                next => {
+                    let used = next.distance(span.at).map_or(count, |distance| count.min(distance));
                     self.doubt_sent(span.at, Self::unseen(span, used, Start::Anywhere), span, cx);
                     self.send_lost(used, holder, span, cx);
                     self.reply = ReplySide::Lost { holder };
                     used
                 }
             },
+            ReplySide::Unpaired => {
+                self.doubt_sent(span.at, Self::unseen(span, count, Start::Anywhere), span, cx);
+                self.send_unpaired(count, cx);
+                count
+            }
             ReplySide::Opaque => {
                 self.pass_opaque(Direction::Sent, Data::Gap(count, LossCause::Unplaced), cx);
                 count

@@ -6,6 +6,7 @@ use super::doubt::Doubtful;
 use super::framing::{self, Framing};
 use super::head::ResponseHead;
 use super::open::{Open, Part};
+use super::pairing::NextReply;
 use super::parse;
 use super::probe::{Probe, Verdict};
 use super::reader::{Event, HeadReader};
@@ -71,14 +72,18 @@ impl Conversation {
                 }
                 _ => self.send_body(body, sure, bytes, span, cx),
             },
-            ReplySide::Lost { holder } => match self.next_reply_from(holder, span.at) {
-                Some(from) if from == span.at => {
-                    self.end_lost(holder, span);
+            ReplySide::Lost { holder } => match self.next_reply(holder, span.at) {
+                NextReply::From { index, at } if at == span.at => {
+                    self.end_lost(index, at, cx);
                     self.reply = head(ReplyOrigin::Turn);
                     0
                 }
-                from => {
-                    let used = from.map_or(count, |from| count.min(from - span.at));
+                NextReply::Ambiguous => {
+                    self.unpair(span.at, cx);
+                    0
+                }
+                next => {
+                    let used = next.distance(span.at).map_or(count, |distance| count.min(distance));
                     let len = usize::try_from(used).unwrap_or(bytes.len());
                     self.doubt_sent(span.at, Doubtful::Seen(bytes.get(..len).unwrap_or(bytes)), span, cx);
                     self.send_lost(used, holder, span, cx);
@@ -86,6 +91,11 @@ impl Conversation {
                     len
                 }
             },
+            ReplySide::Unpaired => {
+                self.doubt_sent(span.at, Doubtful::Seen(bytes), span, cx);
+                self.send_unpaired(count, cx);
+                bytes.len()
+            }
             ReplySide::Opaque => {
                 self.pass_opaque(Direction::Sent, Data::Seen(bytes), cx);
                 bytes.len()
@@ -363,23 +373,6 @@ impl Conversation {
             None if before_any => cx.counters.unsynced_bytes += count,
             None => cx.counters.surplus_bytes += count,
         }
-    }
-
-    /// The reply whose end was lost is over: the next one begins.
-    pub(super) fn end_lost(&mut self, holder: bool, span: &Span<'_>) {
-        if let Some(open) = self.replying().filter(|_| holder) {
-            open.note(Oddity::InferredFraming);
-            open.reply_part = Part::Done;
-            open.reply_end = span.at;
-        }
-    }
-
-    /// Where, from here on, the reply behind a lost one begins: the first byte sent after its request was received.
-    /// None: no such request was seen yet. A request that had been received before the loss (pipelining) is none: its
-    /// reply may lie in the lost part, or not, and a guess could give it somebody else's.
-    pub(super) fn next_reply_from(&self, holder: bool, at: u64) -> Option<u64> {
-        let next = self.open.get(self.target()? + usize::from(holder))?;
-        next.request.as_ref().and(next.reply_from).filter(|from| *from >= at)
     }
 
     /// Where the body of the running reply may have ended without saying so: a HEAD that was not seen has none, and a

@@ -203,8 +203,12 @@ impl Conversation {
             }
         }
         self.doubt.request_read();
-        if matches!(origin, Origin::Next) && self.is_awaiting_a_reply() {
-            self.doubt.pipelined();
+        if matches!(origin, Origin::Next) {
+            self.watch_for_pipelining(reader.first_other, cx);
+        }
+        let behind_loss = matches!(origin, Origin::Turn | Origin::MidStream);
+        if behind_loss && self.pipelines {
+            self.unpair(span.other, cx);
         }
         // A reply to the beginning of this head may have opened it already.
         let begun = (matches!(origin, Origin::Next | Origin::First) && self.running_request().is_some())
@@ -216,6 +220,7 @@ impl Conversation {
         }
         if let Some(open) = self.open.back_mut() {
             open.reply_from = Some(reader.first_other);
+            open.behind_loss = behind_loss;
         }
         self.request = RequestSide::Head { reader, origin: Origin::Next };
     }
@@ -377,7 +382,7 @@ impl Conversation {
 
     /// In step, the client sends on although a request before has no whole reply: it pipelines.
     pub(super) fn is_awaiting_a_reply(&self) -> bool {
-        !matches!(self.reply, ReplySide::Lost { .. } | ReplySide::Opaque)
+        !matches!(self.reply, ReplySide::Lost { .. } | ReplySide::Unpaired | ReplySide::Opaque)
             && self.open.iter().any(|open| open.request_part == Part::Done && open.reply_part != Part::Done)
     }
 
@@ -407,6 +412,7 @@ impl Conversation {
     /// client had waited for `100 Continue` in vain (radosgw refuses uploads that way).
     fn may_be_next_head(&self, body: &Body, span: &Span<'_>) -> bool {
         body.taken() == 0
+            && !matches!(self.reply, ReplySide::Unpaired)
             && self.open.back().is_some_and(|open| {
                 open.expects_continue
                     && !open.continued
@@ -417,10 +423,15 @@ impl Conversation {
 
     /// Like [`Self::may_be_next_head`], but what the gateway said in between was not seen.
     fn may_have_been_refused(&self, body: &Body) -> bool {
+        let (lost, part) = match self.reply {
+            ReplySide::Lost { holder } => (holder, Part::Running),
+            ReplySide::Unpaired => (true, Part::Done),
+            _ => return false,
+        };
         body.taken() == 0
-            && matches!(self.reply, ReplySide::Lost { holder: true, .. })
+            && lost
             && self.open.back().is_some_and(|open| {
-                open.expects_continue && !open.continued && open.reply_part == Part::Running && open.response.is_none()
+                open.expects_continue && !open.continued && open.reply_part == part && open.response.is_none()
             })
     }
 
@@ -430,7 +441,7 @@ impl Conversation {
         span.other > sent_at
             && match &self.reply {
                 ReplySide::Idle => self.open.iter().all(|open| open.reply_part == Part::Done),
-                ReplySide::Lost { .. } => true,
+                ReplySide::Lost { .. } | ReplySide::Unpaired => true,
                 ReplySide::Body { body, sure, .. } => (!sure && body.taken() == 0) || body.ends_with_connection(),
                 ReplySide::Head { .. } | ReplySide::Opaque => false,
             }

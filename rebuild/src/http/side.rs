@@ -63,6 +63,9 @@ pub(super) enum ReplySide {
     Lost {
         holder: bool,
     },
+    /// Replies were lost while several were due, so that it is not known whose the later ones are. It stays so: a client
+    /// that pipelines never shows that it has them all.
+    Unpaired,
     Opaque,
 }
 

@@ -13,6 +13,8 @@ mod kernel;
 #[cfg(test)]
 mod plaintext;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod scrub;
 #[cfg(test)]
 mod support;
