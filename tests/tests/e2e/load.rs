@@ -213,30 +213,46 @@ fn small_ring() -> anyhow::Result<()> {
     let kernel_calls = Arc::new(AtomicU64::new(0));
     let world = World::around(telling_gateway(Arc::clone(&kernel_calls))?, &least)?;
     let gateway = &world.gateway;
-    let load = |loader: usize| -> anyhow::Result<Vec<Call>> {
-        let mut connection = Connection::open(gateway.address)?;
-        let padding = format!("X-Padding: {}", "p".repeat(3000));
-        let mut calls = Vec::new();
-        for number in 0..LOAD_REQUESTS {
-            let key = format!("key-{loader}-{number}");
-            let request = sign::request(gateway, "GET", &format!("/load/{key}"), &[&padding], b"");
-            let reply = connection.ask(&request)?;
-            calls.push(plain_call(Call::new("GetObject", Some("load"), Some(&key), 0), &connection, &request, &reply)?);
-        }
-        Ok(calls)
+    let accounted = |status: &Status| status.ring("emitted") + status.lost() + status.kernel("skipped_calls");
+    let padding = format!("X-Padding: {}", "p".repeat(3000));
+    let ask = |connection: &mut Connection, loader: usize, number: usize| -> anyhow::Result<Call> {
+        let key = format!("key-{loader}-{number}");
+        let request = sign::request(gateway, "GET", &format!("/load/{key}"), &[&padding], b"");
+        let reply = connection.ask(&request)?;
+        plain_call(Call::new("GetObject", Some("load"), Some(&key), 0), connection, &request, &reply)
     };
-    let mut calls = Vec::new();
+    let load = |loader: usize| -> anyhow::Result<(Connection, Vec<Call>)> {
+        let mut connection = Connection::open(gateway.address)?;
+        let calls = (0..LOAD_REQUESTS).map(|number| ask(&mut connection, loader, number));
+        let calls = calls.collect::<anyhow::Result<_>>()?;
+        Ok((connection, calls))
+    };
+    let (mut connections, mut calls) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         let loaders: Vec<_> = (0..LOADERS).map(|loader| scope.spawn(move || load(loader))).collect();
         for loader in loaders {
-            calls.extend(loader.join().map_err(|_| anyhow::anyhow!("a loader panicked"))??);
+            let (connection, made) = loader.join().map_err(|_| anyhow::anyhow!("a loader panicked"))??;
+            connections.push(connection);
+            calls.extend(made);
         }
         anyhow::Ok(())
     })?;
+    // The connections go on, one call at a time and read before the next: behind the loss they are whole again.
+    let read = |status: &Status| status.ring("read") >= status.ring("emitted");
+    let mut again = Vec::new();
+    for (loader, connection) in connections.iter_mut().enumerate().take(2) {
+        for number in LOAD_REQUESTS..LOAD_REQUESTS + 3 {
+            let owed = kernel_calls.load(Ordering::Relaxed);
+            world.daemon.status_when(PATIENCE, |status| accounted(status) >= owed && read(status))?;
+            again.push(ask(connection, loader, number)?);
+        }
+    }
+    // The first of each only brings it back into step.
+    let whole: Vec<_> = again.chunks(3).filter_map(<[Call]>::last).cloned().collect();
+    calls.extend(again);
     // How many records there will be is not known, but every call owes a sample, and all are counted before the daemon is told
     // to end; what is in the rings by then is still read.
     let owed = kernel_calls.load(Ordering::Relaxed);
-    let accounted = |status: &Status| status.ring("emitted") + status.lost() + status.kernel("skipped_calls");
     world.daemon.status_when(PATIENCE, |status| accounted(status) >= owed)?;
     let after = world.settle(1)?;
     let (emitted, lost) = (after.status.ring("emitted"), after.status.lost());
@@ -251,5 +267,9 @@ fn small_ring() -> anyhow::Result<()> {
         (owed..=owed + most).contains(&counted),
         "the gateway made {owed} calls; emitted {emitted} + lost {lost} + skipped {skipped} = {counted}"
     );
+    for call in whole {
+        let found = after.records.iter().any(|record| expect::differences(&call, record).is_empty());
+        anyhow::ensure!(found, "the connection did not come back: no whole record of {call:?}");
+    }
     expect::none_wrong(&calls, &after.records)
 }
