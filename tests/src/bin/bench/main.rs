@@ -7,6 +7,7 @@ mod body;
 mod capacity;
 mod deliver;
 mod environment;
+mod large;
 mod load;
 mod nginx;
 mod overhead;
@@ -65,6 +66,8 @@ enum Part {
     Scale,
     /// Bytes through the rings for a GiB of object data
     Body,
+    /// One object of 1 GiB over TLS, with and without the daemon
+    Large,
     /// Sockets that nobody watches
     Unwatched,
 }
@@ -131,6 +134,7 @@ fn main() -> anyhow::Result<()> {
             deliver::run(&bench, &mut report)?;
             scale::run(&bench, &mut report)?;
             body::run(&bench, &mut report)?;
+            large::run(&bench, &mut report)?;
             unwatched::run(&bench, &mut report)?;
             if effort == Effort::Quick { "quick" } else { "bench" }
         }
@@ -140,6 +144,7 @@ fn main() -> anyhow::Result<()> {
         Some(Part::Deliver) => deliver::run(&bench, &mut report).map(|()| "deliver")?,
         Some(Part::Scale) => scale::run(&bench, &mut report).map(|()| "scale")?,
         Some(Part::Body) => body::run(&bench, &mut report).map(|()| "body")?,
+        Some(Part::Large) => large::run(&bench, &mut report).map(|()| "large")?,
         Some(Part::Unwatched) => unwatched::run(&bench, &mut report).map(|()| "unwatched")?,
     };
     report.finish(&args.out, name)

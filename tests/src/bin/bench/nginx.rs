@@ -3,7 +3,8 @@
 use crate::tools::Tools;
 use anyhow::{Context as _, bail};
 use s3auditd_tests::gateway::{free_port, https, local};
-use s3auditd_tests::http::fetch;
+use s3auditd_tests::http::{Connection, fetch};
+use s3auditd_tests::tls;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Child;
@@ -23,6 +24,10 @@ pub(crate) const LARGE: &str = "/bucket/large";
 /// See [`SMALL`].
 pub(crate) const HUGE: &str = "/bucket/huge";
 
+/// One of 1 GiB, which takes no memory: it was never written.
+pub(crate) const GIANT: &str = "/bucket/giant";
+const GIANT_BYTES: u64 = 1 << 30;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Running; ends when dropped.
@@ -30,6 +35,7 @@ pub(crate) struct Nginx {
     pub(crate) address: SocketAddr,
     /// The same over TLS.
     pub(crate) tls_address: SocketAddr,
+    authority: String,
     child: Child,
     _folders: [tempfile::TempDir; 2],
 }
@@ -40,19 +46,20 @@ impl Nginx {
         let folder = tempfile::tempdir_in("/dev/shm").context("a folder for nginx in /dev/shm")?;
         let place = folder.path();
         let (address, tls_address) = (local(free_port()?), local(free_port()?));
-        let (certificate_folder, files, _) = https::certificate()?;
+        let (certificate_folder, files, authority) = https::certificate()?;
         for name in ["bucket", "temporary", "logs"] {
             std::fs::create_dir(place.join(name))?;
         }
         for (name, bytes) in [("large", LARGE_BYTES), ("huge", HUGE_BYTES)] {
             std::fs::write(place.join("bucket").join(name), vec![b'x'; bytes])?;
         }
+        std::fs::File::create(place.join("bucket/giant"))?.set_len(GIANT_BYTES)?;
         let file = place.join("nginx.conf");
         std::fs::write(&file, configuration(&place.to_string_lossy(), address, tls_address, &files))?;
         let mut command = tools.nginx();
         let child = command.arg("-p").arg(place).arg("-c").arg(&file).args(["-e", "stderr"]).spawn();
         let child = child.context("starting nginx")?;
-        let mut server = Self { address, tls_address, child, _folders: [folder, certificate_folder] };
+        let mut server = Self { address, tls_address, authority, child, _folders: [folder, certificate_folder] };
         let deadline = Instant::now() + PATIENCE;
         while fetch(address, SMALL).is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -62,6 +69,13 @@ impl Nginx {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(server)
+    }
+}
+
+impl Nginx {
+    /// A client over TLS 1.2: this nginx speaks no newer one by default.
+    pub(crate) fn connect_tls(&self) -> anyhow::Result<Connection> {
+        Connection::open_tls(self.tls_address, &tls::client(&self.authority, &rustls::version::TLS12)?)
     }
 }
 
