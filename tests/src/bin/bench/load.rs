@@ -31,7 +31,12 @@ pub(crate) fn wrk(tools: &Tools, url: &str, connections: usize, seconds: u64) ->
     let script = tempfile::NamedTempFile::new()?;
     std::fs::write(script.path(), WRK_SCRIPT)?;
     let mut wrk = tools.wrk();
-    wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"]).arg(script.path()).arg(url);
+    // As many threads as it can use: with one of them, and one of the server's, a machine of two CPUs idles whenever a third
+    // program takes one.
+    let threads = std::thread::available_parallelism()?.get().min(connections);
+    wrk.args([&format!("-t{threads}"), &format!("-c{connections}"), &format!("-d{seconds}s"), "-s"])
+        .arg(script.path())
+        .arg(url);
     let output = wrk.stdout(Stdio::piped()).output().context("starting wrk")?;
     let said = String::from_utf8_lossy(&output.stdout);
     parse_wrk(&said).with_context(|| format!("wrk said:\n{said}"))

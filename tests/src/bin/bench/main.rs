@@ -12,6 +12,7 @@ mod load;
 mod nginx;
 mod overhead;
 mod plot;
+mod programs;
 mod rebuild;
 mod report;
 mod samples;

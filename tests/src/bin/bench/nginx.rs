@@ -98,7 +98,7 @@ fn configuration(place: &str, address: SocketAddr, tls_address: SocketAddr, file
     format!(
         r#"
 daemon off;
-worker_processes 1;
+worker_processes auto;
 pid {place}/nginx.pid;
 error_log stderr crit;
 user root;

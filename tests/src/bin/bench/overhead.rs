@@ -3,6 +3,7 @@
 use crate::load::{self, Seen};
 use crate::nginx::{self, Nginx};
 use crate::plot::{Plot, Shape};
+use crate::programs::{Clock, Runs};
 use crate::report::{Bound, Report};
 use crate::sink::Sink;
 use crate::stats::Spread;
@@ -43,6 +44,8 @@ struct Workload {
     target: String,
     /// Its target, if it has one: the part of the throughput that is left with the best backend.
     wanted: Option<f64>,
+    /// In a whole run, with the other backends and with tcpdump too.
+    compared: bool,
 }
 
 /// One run of a workload.
@@ -67,9 +70,12 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     }
     let mut left = Vec::new();
     for workload in workloads(bench, &server, &gateways)? {
-        // The others are compared where there is a target; with all, a whole run would take an hour and more.
-        let watchers = if workload.wanted.is_some() { all.as_slice() } else { &ours };
+        // With the others for all of them a whole run would take an hour and more.
+        let watchers = if workload.compared { all.as_slice() } else { &ours };
         let kept = measure(bench, report, &sink, &workload, watchers)?;
+        if workload.wanted.is_some() {
+            time_programs(bench, report, &sink, &workload, best)?;
+        }
         left.extend(kept.into_iter().map(|(watcher, spread)| (format!("{}: {watcher}", workload.name), spread)));
     }
     report.plots.push(Plot {
@@ -89,33 +95,37 @@ fn workloads(bench: &Bench, server: &Nginx, [plain, over_tls]: &[Gateway; 2]) ->
         address: server.address,
         target: path.to_owned(),
         wanted,
+        compared: wanted.is_some(),
     };
-    let secure = |name, path| {
-        let plain = get(name, 16, path, None);
+    let secure = |name, path, wanted| {
+        let plain = Workload { wanted, ..get(name, 16, path, None) };
         Workload { scheme: "https", address: server.tls_address, ..plain }
     };
     let of = |gateway: &Gateway, name, traffic, method, path: &str, wanted| {
         let target = sign::target(gateway, method, path)?;
         let scheme = if gateway.authority.is_some() { "https" } else { "http" };
-        anyhow::Ok(Workload { name, traffic, scheme, address: gateway.address, target, wanted })
+        anyhow::Ok(Workload { name, traffic, scheme, address: gateway.address, target, wanted, compared: false })
     };
     let signed = |name, traffic, method, path: &str, wanted| of(plain, name, traffic, method, path, wanted);
-    let signed_secure = |name, path| {
+    let signed_secure = |name, path, wanted| {
         let get = Traffic::Get { connections: 16 };
-        of(over_tls, name, get, Method::Get, path, None)
+        of(over_tls, name, get, Method::Get, path, wanted)
     };
     let put = Traffic::Put { bytes: nginx::HUGE_BYTES };
     let mut all = vec![
         get("nginx 4 KiB GET x16", 16, nginx::SMALL, Some(0.90)),
-        signed("MinIO 4 KiB GET x16", Traffic::Get { connections: 16 }, Method::Get, "/bench/small", Some(0.97))?,
+        Workload {
+            compared: true,
+            ..signed("MinIO 4 KiB GET x16", Traffic::Get { connections: 16 }, Method::Get, "/bench/small", Some(0.97))?
+        },
         get("nginx 1 MiB GET x16", 16, nginx::LARGE, None),
     ];
     all.push(Workload { traffic: put, target: "/bucket/put".to_owned(), ..get("nginx 64 MiB PUT", 1, "", None) });
-    all.push(secure("nginx HTTPS 4 KiB GET x16", nginx::SMALL));
-    all.push(signed_secure("MinIO HTTPS 4 KiB GET x16", "/bench/small")?);
+    all.push(secure("nginx HTTPS 4 KiB GET x16", nginx::SMALL, Some(0.75)));
+    all.push(signed_secure("MinIO HTTPS 4 KiB GET x16", "/bench/small", Some(0.90))?);
     if bench.effort == Effort::Full {
-        all.push(secure("nginx HTTPS 1 MiB GET x16", nginx::LARGE));
-        all.push(signed_secure("MinIO HTTPS 1 MiB GET x16", "/bench/large")?);
+        all.push(secure("nginx HTTPS 1 MiB GET x16", nginx::LARGE, None));
+        all.push(signed_secure("MinIO HTTPS 1 MiB GET x16", "/bench/large", None)?);
         all.push(get("nginx 4 KiB GET x256", 256, nginx::SMALL, None));
         let many = Traffic::Get { connections: 256 };
         all.push(signed("MinIO 4 KiB GET x256", many, Method::Get, "/bench/small", None)?);
@@ -208,6 +218,30 @@ fn measure(
         }
     }
     Ok(left)
+}
+
+/// The kernel side by itself. In runs of its own, because to time the programs costs something too.
+fn time_programs(
+    bench: &Bench,
+    report: &mut Report,
+    sink: &Sink,
+    workload: &Workload,
+    best: &'static str,
+) -> anyhow::Result<()> {
+    let clock = Clock::start()?;
+    let (mut took, mut runs) = (Vec::new(), Vec::new());
+    for _ in 0..bench.pairs().div_ceil(2) {
+        let watch = Watch::start(&bench.daemon, workload.address.port(), sink, &["--backend", best])?;
+        let before = Runs::of(watch.daemon.pid())?;
+        let operations = workload.go(&bench.tools, bench.seconds())?.operations as f64;
+        let since = Runs::of(watch.daemon.pid())?.since(before);
+        took.push(since.took.as_secs_f64() * 1e6 / operations);
+        runs.push(since.count as f64 / operations);
+    }
+    drop(clock);
+    report.figure(PART, format!("{}: kernel programs, time an operation", workload.name), "us", Spread::of(took));
+    report.figure(PART, format!("{}: kernel programs, runs an operation", workload.name), "", Spread::of(runs));
+    Ok(())
 }
 
 impl Watcher {
