@@ -184,6 +184,9 @@ keys! {
     ring_watermark_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 1..=512 << 20);
     /// Longest time that a sample waits in a ring, in milliseconds. After a second without any, the first one may wait 250.
     ring_flush_ms: u64 = "50", "MS", |v| value::whole(v, 1..=10_000);
+    /// Whether the thread that reads the rings goes before other threads (five steps of nice), so that nothing is lost while
+    /// every CPU is busy: on or off.
+    ring_priority: bool = "on", "on|off", value::switch;
 
     /// Records that wait for delivery; beyond it the newest is dropped, and counted.
     queue_records: usize = "100000", "N", |v| value::whole(v, 1..=100_000_000);

@@ -34,6 +34,7 @@ use crate::writer::Writer;
 use audit::{Audit, Begin};
 use endpoints::{Endpoints, Shared};
 use manager::{Manager, Settings};
+use rustix::process::{getpriority_process, setpriority_process};
 use s3auditd_rebuild::record::RecordMaker;
 use s3auditd_rebuild::record::event::StartRecord;
 use std::{
@@ -246,7 +247,7 @@ async fn supervise(sources: Sources, loaded: Loaded, record: Option<&Path>) -> R
         },
         recovery: recovery::record(&recovered),
     });
-    let mut audit = AuditThread::start(audit)?;
+    let mut audit = AuditThread::start(audit, config.ring_priority)?;
     // Said before it can be asked for.
     announce(&config, &health, &recovered);
     let health_server = listener.map(|listener| tokio::spawn(health::serve(listener, Arc::clone(&health), stopped)));
@@ -398,8 +399,14 @@ struct AuditThread {
     gone: oneshot::Receiver<()>,
 }
 
+/// Lets the calling thread go before those of the same nice value, five steps from wherever the process was put.
+fn go_ahead() -> io::Result<()> {
+    const STEPS: i32 = 5;
+    Ok(setpriority_process(None, getpriority_process(None)? - STEPS)?)
+}
+
 impl AuditThread {
-    fn start(audit: Audit) -> Result<Self, RunError> {
+    fn start(audit: Audit, ahead: bool) -> Result<Self, RunError> {
         let stop = Arc::new(AtomicBool::new(false));
         let (alive, gone) = oneshot::channel();
         let of_thread = Arc::clone(&stop);
@@ -407,6 +414,9 @@ impl AuditThread {
             .name("audit".to_owned())
             .spawn(move || {
                 let _alive: oneshot::Sender<()> = alive;
+                if ahead && let Err(error) = go_ahead() {
+                    info!(%error, "ring-priority: the rings' thread stays where it is; on a full machine samples may be lost");
+                }
                 audit.run(&of_thread);
             })
             .map_err(|source| RunError::System { what: "the audit thread", source })?;

@@ -27,7 +27,31 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("start::a_port_that_nobody_listens_on_is_waited_for", port_without_listener),
         Scenario::new("start::without_an_endpoint_records_go_to_stdout", stdout),
         Scenario::new("start::sigterm_drains", sigterm_drains),
+        Scenario::new("start::the_thread_of_the_rings_goes_ahead_unless_told_not_to", ahead),
     ]
+}
+
+/// Nice values of the daemon's threads, by their names.
+fn ahead() -> anyhow::Result<()> {
+    for (flags, steps) in [(&[][..], 5), (&["--ring-priority", "off"][..], 0)] {
+        let daemon = Daemon::start(&[free_port()?], None, flags)?;
+        let mut threads = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+            let stat = std::fs::read_to_string(task?.path().join("stat"))?;
+            let (name, rest) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).context("no name")?;
+            // Field 19 of proc_pid_stat(5), the 17th behind the name.
+            let nice: i32 = rest.split_whitespace().nth(16).context("no nice value")?.parse()?;
+            threads.push((name.to_owned(), nice));
+        }
+        let usual = threads.iter().find(|(name, _)| name == "s3auditd").context("no main thread")?.1;
+        let mut expected = threads.clone();
+        for (name, nice) in &mut expected {
+            *nice = if name == "audit" { usual - steps } else { usual };
+        }
+        anyhow::ensure!(threads.iter().any(|(name, _)| name == "audit"), "no thread reads the rings: {threads:?}");
+        anyhow::ensure!(threads == expected, "{flags:?}: {threads:?}, not {expected:?}");
+    }
+    Ok(())
 }
 
 fn bad_input() -> anyhow::Result<()> {
