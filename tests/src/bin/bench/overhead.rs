@@ -230,7 +230,7 @@ fn time_programs(
 ) -> anyhow::Result<()> {
     let clock = Clock::start()?;
     let (mut took, mut runs) = (Vec::new(), Vec::new());
-    for _ in 0..bench.pairs().div_ceil(2) {
+    for _ in 0..bench.repeats() {
         let watch = Watch::start(&bench.daemon, workload.address.port(), sink, &["--backend", best])?;
         let before = Runs::of(watch.daemon.pid())?;
         let operations = workload.go(&bench.tools, bench.seconds())?.operations as f64;
