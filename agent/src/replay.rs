@@ -220,10 +220,10 @@ impl<W: Write> Run<'_, W> {
 
     fn outputs(&mut self) -> Result<(), ReplayError> {
         while let Some(made) = self.rebuild.next_made() {
-            if let Made::Record(mut line) = made {
+            if let Made::Record(line) = made {
                 self.made += 1;
-                line.bytes.push(b'\n');
                 self.records.write_all(&line.bytes).map_err(ReplayError::Write)?;
+                self.records.write_all(b"\n").map_err(ReplayError::Write)?;
             }
         }
         Ok(())

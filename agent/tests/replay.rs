@@ -64,7 +64,7 @@ fn record(path: &Path, max_bytes: u64, times: usize) -> (Vec<String>, BTreeMap<S
         rebuild.advance(u64::MAX);
         while let Some(made) = rebuild.next_made() {
             if let Made::Record(line) = made {
-                records.push(String::from_utf8(line.bytes).unwrap() + "\n");
+                records.push(String::from_utf8(line.bytes.to_vec()).unwrap() + "\n");
             }
         }
         while let Some(moved) = rebuild.next_moved() {

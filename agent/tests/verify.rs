@@ -98,7 +98,7 @@ impl Node {
 
     fn deliver(&mut self) {
         while let Some(line) = self.author.next_line() {
-            self.delivered.push(line.bytes.clone());
+            self.delivered.push(line.bytes.to_vec());
             self.lines.push(line);
         }
     }

@@ -259,11 +259,17 @@ impl Record<'_> {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut json = Vec::with_capacity(4096);
+        self.write_json(&mut json);
+        json
+    }
+
+    /// The same, into memory that was used before.
+    pub fn write_json(&self, json: &mut Vec<u8>) {
+        json.clear();
         // Texts, integers and maps of texts: all that the writer knows, so it has no way to fail.
-        if json::write(&mut json, &self.document).is_err() {
+        if json::write(json, &self.document).is_err() {
             json.clear();
         }
-        json
     }
 }
 

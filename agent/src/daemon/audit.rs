@@ -299,7 +299,7 @@ impl Out {
         self.producer.push(Entry {
             sequence: line.sequence,
             time_ns: u64::try_from(wall_ns).unwrap_or_default(),
-            line: line.into(),
+            line: line.bytes,
             announces,
             last,
         });

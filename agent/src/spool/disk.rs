@@ -6,11 +6,14 @@
 
 use super::database::{Database, FILE, Fault, PAGE_BYTES, Pages, sync_journal};
 use super::frame::Row;
+use super::fresh::Fresh;
 use super::known::Known;
 use super::place::{self, Lock};
 use super::state::State;
 use super::tail::{self, Tail};
-use super::{Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Recovered, Settings, SpoolError, SpoolStatus, salvage};
+use super::{
+    Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Range, Recovered, Settings, SpoolError, SpoolStatus, salvage,
+};
 use crate::config::{SpoolSync, WhenFull};
 use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
@@ -34,6 +37,8 @@ pub(super) struct Disk {
     known: Mutex<Known>,
     /// The last frame that each reader was given.
     handed: Mutex<BTreeMap<String, u64>>,
+    /// Held for a moment, and no other lock is taken meanwhile.
+    fresh: Mutex<Fresh>,
 }
 
 struct Writer {
@@ -72,8 +77,9 @@ impl Disk {
             set_aside,
             given_up: known.state.hand_out(),
         };
-        let (writer, known, handed) = (Mutex::new(writer), Mutex::new(known), Mutex::default());
-        let disk = Self { settings, writer, reader: Mutex::new(None), known, handed };
+        let (writer, known) = (Mutex::new(writer), Mutex::new(known));
+        let (handed, fresh) = (Mutex::default(), Mutex::default());
+        let disk = Self { settings, writer, reader: Mutex::new(None), known, handed, fresh };
         let mut writer = disk.writer();
         disk.set_limits(&mut writer);
         if let Err(problem) = disk.write(&mut writer, &damaged) {
@@ -153,8 +159,11 @@ impl Disk {
         let mut known = self.known();
         known.state = state;
         known.forget_gone();
-        known.insert(number, head.info());
+        let info = head.info();
+        let Range { instance_id, first: first_sequence, .. } = info.range.clone();
+        known.insert(number, info);
         say(&mut writer.tail, &known.state);
+        self.fresh().keep(Frame { number, key, lines: lines.to_vec(), instance_id, first_sequence });
         Ok(Appended::Stored { number, dropped: dropped.into_iter().collect() })
     }
 
@@ -212,11 +221,20 @@ impl Disk {
         self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fresh(&self) -> MutexGuard<'_, Fresh> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn next(&self, reader: &str, mut after: u64) -> Result<Option<Frame>, SpoolError> {
         loop {
             let (number, read) = {
                 let mut handed = self.handed();
                 let Some(number) = self.known().next(after) else { return Ok(None) };
+                let fresh = self.fresh().frame(number);
+                if fresh.is_some() {
+                    handed.insert(reader.to_owned(), number);
+                    return Ok(fresh);
+                }
                 let read = self.read(number);
                 if let Ok(Some(_)) = read {
                     handed.insert(reader.to_owned(), number);
@@ -271,6 +289,7 @@ impl Disk {
         let mut known = self.known();
         let done = change(&mut known.state);
         known.forget_gone();
+        self.fresh().forget_up_to(known.state.gone);
         say(&mut writer.tail, &known.state);
         drop(known);
         (writer.dirty, writer.unsynced) = (true, true);

@@ -7,6 +7,7 @@
 mod database;
 mod disk;
 mod frame;
+mod fresh;
 mod known;
 mod memory;
 mod place;

@@ -5,10 +5,12 @@
 
 pub mod chain;
 pub mod gaps;
+mod roll;
 
 use bytes::Bytes;
 use chain::{Hash, Key, Seal};
 use gaps::{ConnectionGap, GapBook, NodeCounts, RecordLoss, Told};
+use roll::Roll;
 use s3auditd_rebuild::exchange::Exchange;
 use s3auditd_rebuild::record::event::{
     CheckpointRecord, ConfigurationRecord, CoverageRecord, Covers, Event, GapRecord, Kind, RecoveryRecord, StartRecord,
@@ -25,13 +27,7 @@ pub struct Line {
     /// What it tells of.
     pub kind: Kind,
     /// The JSON, sealed. Not to be changed by a byte.
-    pub bytes: Vec<u8>,
-}
-
-impl From<Line> for Bytes {
-    fn from(line: Line) -> Self {
-        line.bytes.into()
-    }
+    pub bytes: Bytes,
 }
 
 /// The kernel's id of this boot of the node; empty: it does not say.
@@ -53,8 +49,14 @@ pub struct Author {
     now_ns: u64,
     /// The first number that the next checkpoint covers.
     uncovered: u64,
+    /// Where an operation's line is written.
+    text: Vec<u8>,
+    roll: Roll,
     lines: VecDeque<Line>,
 }
+
+/// What is kept of the memory in which lines are written; few are longer.
+const USUAL_LINE_BYTES: usize = 16 * 1024;
 
 impl Author {
     /// Nothing written yet. The clock is zero until it is set.
@@ -62,7 +64,8 @@ impl Author {
     pub fn new(maker: RecordMaker, seal: Seal) -> Self {
         let uncovered = maker.next_sequence();
         let (gaps, clock) = (GapBook::default(), Clock::default());
-        Self { maker, gaps, seal, clock, now_ns: 0, uncovered, lines: VecDeque::new() }
+        let (text, roll, lines) = (Vec::new(), Roll::default(), VecDeque::new());
+        Self { maker, gaps, seal, clock, now_ns: 0, uncovered, text, roll, lines }
     }
 
     /// The next finished line.
@@ -119,8 +122,10 @@ impl Author {
     pub fn operation(&mut self, reading: Reading<'_>, ended_ns: u64) {
         self.now_ns = self.now_ns.max(ended_ns);
         let record = self.maker.record(reading, self.clock);
-        let (sequence, json) = (record.sequence(), record.to_json());
-        self.push(sequence, Kind::Operation, json);
+        let (sequence, mut text) = (record.sequence(), std::mem::take(&mut self.text));
+        record.write_json(&mut text);
+        self.text = self.push(sequence, Kind::Operation, text);
+        self.text.shrink_to(USUAL_LINE_BYTES);
         self.checkpoint_if_due();
     }
 
@@ -208,13 +213,15 @@ impl Author {
     fn event(&mut self, event: Event, now_ns: u64) -> u64 {
         self.now_ns = self.now_ns.max(now_ns);
         let record = self.maker.event(event, self.clock.at(now_ns));
-        self.push(record.sequence, record.kind, record.json);
+        let _text = self.push(record.sequence, record.kind, record.json);
         record.sequence
     }
 
-    fn push(&mut self, sequence: u64, kind: Kind, json: Vec<u8>) {
-        let bytes = self.seal.line(json);
-        self.lines.push_back(Line { sequence, kind, bytes });
+    /// Gives the text back, which is not needed any more.
+    fn push(&mut self, sequence: u64, kind: Kind, json: Vec<u8>) -> Vec<u8> {
+        let text = self.seal.line(json);
+        self.lines.push_back(Line { sequence, kind, bytes: self.roll.keep(&text) });
+        text
     }
 
     fn checkpoint_if_due(&mut self) {
@@ -236,7 +243,7 @@ impl Author {
         };
         let record = self.maker.event(Event::Checkpoint(checkpoint), self.clock.at(self.now_ns));
         self.uncovered = record.sequence;
-        let bytes = self.seal.sign(record.json, self.now_ns);
+        let bytes = self.roll.keep(&self.seal.sign(record.json, self.now_ns));
         self.lines.push_back(Line { sequence: record.sequence, kind: record.kind, bytes });
     }
 }
