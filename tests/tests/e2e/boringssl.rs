@@ -2,6 +2,7 @@
 
 use crate::Scenario;
 use crate::tls::{ask, clients, every_byte, read_whole};
+use crate::tls_load::thousand_connections;
 use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 use rustls::version::TLS13;
 use rusty_s3::Method;
@@ -17,6 +18,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let needs = Front::Envoy.needs();
     let mut all = vec![
         Scenario::needing("boringssl::envoy_objects_are_used_again", &needs, used_again),
+        Scenario::needing("boringssl::envoy_a_thousand_kept_connections", &needs, || {
+            thousand_connections(Front::Envoy.start()?)
+        }),
         Scenario::needing("boringssl::envoy_is_a_client_of_tls_too", &needs, || {
             // No call comes twice, and nothing of the connections behind it is counted.
             every_byte(Front::Envoy.start_before(minio::start_tls(None)?)?, &TLS13)
