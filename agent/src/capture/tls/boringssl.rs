@@ -91,11 +91,19 @@ impl Places {
         // What SSL_peek calls for SSL_read, which calls it, or has it in itself.
         let inner = only(raising, &[UNINITIALIZED, HANDSHAKE_FAILURE], &[BAD_LENGTH]).ok_or("ssl_read_impl")?;
         let calls = |one: &Raising, other: &Raising| {
-            let mut calls = code(one).into_iter().flat_map(|code| openssl::calls(code, one.function.address));
-            calls.any(|to| to == other.function.address)
+            let (code, from) = (code(one).unwrap_or_default(), one.function.address);
+            let calls =
+                code.windows(5).enumerate().map(move |(at, window)| (at, openssl::calls(window, from + at as u64)));
+            let calls = calls.filter_map(|(at, mut to)| to.any(|to| to == other.function.address).then_some(at));
+            calls.collect::<Vec<_>>()
         };
-        if !calls(inner, handshake) || !calls(write, handshake) {
+        if calls(inner, handshake).is_empty() {
             return Err("SSL_do_handshake");
+        }
+        let kept = code(write).and_then(Kept::by).ok_or("SSL_write")?;
+        if !calls(write, handshake).into_iter().any(|call| code(write).is_some_and(|code| kept.is_given_to(code, call)))
+        {
+            return Err("SSL_write");
         }
         let lines = last_line(inner)..first_line(write);
         if last_line(handshake) >= first_line(inner) || lines.is_empty() {
@@ -103,8 +111,8 @@ impl Places {
         }
         let is_read = |one: &&Raising| {
             matches!(one.raised[..], [Raised { reason: NOT_CALLED, line }] if lines.contains(&line))
-                && calls(one, inner)
                 && code(one).is_some_and(takes_off)
+                && code(one).and_then(Kept::by).is_some_and(|kept| calls(one, inner) == [kept.until])
         };
         let mut reads = raising.iter().filter(is_read);
         let (Some(read), None) = (reads.next(), reads.next()) else { return Err("SSL_read") };
@@ -134,6 +142,49 @@ fn first_line(one: &Raising) -> u32 {
 
 fn last_line(one: &Raising) -> u32 {
     one.raised.iter().map(|raised| raised.line).max().unwrap_or_default()
+}
+
+/// Where a function puts its arguments, which are an object, a buffer and a length of 32 bits: an object's own function, and none of the
+/// program's into which a compiler has put that.
+struct Kept {
+    /// What comes behind the last of the moves.
+    until: usize,
+    /// The register for the object.
+    object: u8,
+}
+
+impl Kept {
+    /// The first place where the three are moved, one right behind the other: `mov R, edx`, `mov R, rsi`, `mov R, rdi`.
+    fn by(code: &[u8]) -> Option<Self> {
+        (0..code.len()).find_map(|from| {
+            let (mut rest, mut moved, mut object) = (code.get(from..)?, [false; 3], None);
+            // What looks like a length of 32 bits has 64.
+            let has_prefix = from.checked_sub(1).and_then(|at| code.get(at)).is_some_and(|byte| byte & 0xf0 == 0x40);
+            if rest.first() == Some(&0x89) && has_prefix {
+                return None;
+            }
+            for _ in 0..3 {
+                let (index, register, behind) = match rest {
+                    [0x89, to @ 0xd0..=0xd7, behind @ ..] => (0, to & 7, behind),
+                    [0x41, 0x89, to @ 0xd0..=0xd7, behind @ ..] => (0, 8 | to & 7, behind),
+                    [wide @ 0x48..=0x49, 0x89, to @ 0xf0..=0xf7, behind @ ..] => (1, (wide & 1) << 3 | to & 7, behind),
+                    [wide @ 0x48..=0x49, 0x89, to @ 0xf8..=0xff, behind @ ..] => (2, (wide & 1) << 3 | to & 7, behind),
+                    _ => return None,
+                };
+                *moved.get_mut(index)? = true;
+                object = if index == 2 { Some(register) } else { object };
+                rest = behind;
+            }
+            (moved == [true; 3]).then_some(Self { until: code.len() - rest.len(), object: object? })
+        })
+    }
+
+    /// Whether that call is given the object, by `mov rdi, R` right in front of it.
+    fn is_given_to(&self, code: &[u8], call: usize) -> bool {
+        let wide = if self.object < 8 { 0x48 } else { 0x4c };
+        let given = [wide, 0x89, 0xc7 | (self.object & 7) << 3];
+        code.get(..call).is_some_and(|before| before.ends_with(&given))
+    }
 }
 
 /// Whether a function takes bytes off a span: at two words of memory, one behind the other, it adds to where it begins, or sets it, and sets
@@ -184,32 +235,38 @@ mod tests {
     /// Its SSL_new.
     const SET_UP: [u8; 9] = [0x48, 0x8b, 0x03, 0x48, 0x89, 0xdf, 0xff, 0x50, 0x08];
 
-    /// A function with its code.
-    fn function(address: u64, raised: &[(u32, u32)], calls: &[u64], more: &[u8]) -> (Raising, Vec<u8>) {
-        let mut code = vec![0x55];
-        for to in calls {
-            let distance = i32::try_from(to.cast_signed() - (address.cast_signed() + code.len() as i64 + 5)).unwrap();
-            code.push(0xe8);
-            code.extend(distance.to_le_bytes());
-        }
-        code.extend(more);
+    /// Both of them: `mov ebx, edx; mov r14, rsi; mov r15, rdi`.
+    const KEEPS: [u8; 8] = [0x89, 0xd3, 0x49, 0x89, 0xf6, 0x49, 0x89, 0xff];
+    /// SSL_write: `mov rdi, r15`.
+    const GIVES: [u8; 3] = [0x4c, 0x89, 0xff];
+
+    /// A function, with code that calls another one in its middle.
+    fn function(address: u64, raised: &[(u32, u32)], front: &[u8], to: u64, behind: &[u8]) -> (Raising, Vec<u8>) {
+        let mut code = [&[0x55], front, &[0xe8]].concat();
+        let distance = to.cast_signed() - (address.cast_signed() + code.len() as i64 + 4);
+        code.extend(i32::try_from(distance).unwrap().to_le_bytes());
+        code.extend(behind);
         let raised = raised.iter().map(|&(reason, line)| Raised { reason, line }).collect();
         (Raising { function: Function { address, bytes: code.len() as u64 }, raised }, code)
+    }
+
+    const READ_RAISES: [(u32, u32); 1] = [(NOT_CALLED, 940)];
+    const INNER_RAISES: [(u32, u32); 2] = [(UNINITIALIZED, 846), (HANDSHAKE_FAILURE, 879)];
+    const WRITE_RAISES: [(u32, u32); 4] =
+        [(NOT_CALLED, 962), (UNINITIALIZED, 967), (BAD_LENGTH, 988), (HANDSHAKE_FAILURE, 982)];
+
+    fn keeps_and_gives() -> Vec<u8> {
+        [&KEEPS[..], &GIVES].concat()
     }
 
     /// As they are in Envoy 1.40.0.
     fn whole() -> Vec<(Raising, Vec<u8>)> {
         vec![
-            function(READ, &[(NOT_CALLED, 940)], &[INNER], &TAKES_OFF),
-            function(INNER, &[(UNINITIALIZED, 846), (HANDSHAKE_FAILURE, 879)], &[HANDSHAKE], &[]),
-            function(
-                WRITE,
-                &[(NOT_CALLED, 962), (UNINITIALIZED, 967), (BAD_LENGTH, 988), (HANDSHAKE_FAILURE, 982)],
-                &[HANDSHAKE],
-                &[],
-            ),
-            function(HANDSHAKE, &[(CONNECTION_TYPE_NOT_SET, 733)], &[], &[]),
-            function(NEW, &[(NULL_SSL_CTX, 498)], &[], &SET_UP),
+            function(READ, &READ_RAISES, &KEEPS, INNER, &TAKES_OFF),
+            function(INNER, &INNER_RAISES, &[], HANDSHAKE, &[]),
+            function(WRITE, &WRITE_RAISES, &keeps_and_gives(), HANDSHAKE, &[]),
+            function(HANDSHAKE, &[(CONNECTION_TYPE_NOT_SET, 733)], &[], 0, &[]),
+            function(NEW, &[(NULL_SSL_CTX, 498)], &[], 0, &SET_UP),
         ]
     }
 
@@ -221,28 +278,32 @@ mod tests {
 
     #[test]
     fn each_function_is_told_by_what_it_raises() {
-        let expected = Places { read: READ, write: WRITE, handshake: HANDSHAKE, begins: NEW + 7 };
+        // Behind a push and a call.
+        let expected = Places { read: READ, write: WRITE, handshake: HANDSHAKE, begins: NEW + 12 };
         assert_eq!(places(&whole()), Ok(expected));
         // Beside SSL_read there is SSL_peek, which raises the same and takes nothing off.
         let mut functions = whole();
-        functions.push(function(PEEK, &[(NOT_CALLED, 940)], &[INNER], &[]));
+        functions.push(function(PEEK, &READ_RAISES, &KEEPS, INNER, &[]));
         assert_eq!(places(&functions).unwrap().read, READ);
     }
 
     #[test]
     fn without_one_of_them_or_with_a_second_nothing_is_said() {
+        let second = 0x10_0000;
+        let seconds = [
+            function(second, &READ_RAISES, &KEEPS, INNER, &TAKES_OFF),
+            function(second, &INNER_RAISES, &[], HANDSHAKE, &[]),
+            function(second, &WRITE_RAISES, &keeps_and_gives(), HANDSHAKE, &[]),
+            function(second, &[(CONNECTION_TYPE_NOT_SET, 733)], &[], 0, &[]),
+            function(second, &[(NULL_SSL_CTX, 498)], &[], 0, &SET_UP),
+        ];
         let names = ["SSL_read", "ssl_read_impl", "SSL_write", "SSL_do_handshake", "SSL_new"];
-        for (index, name) in names.into_iter().enumerate() {
+        for (index, (name, second)) in names.into_iter().zip(seconds).enumerate() {
             let mut functions = whole();
-            functions.remove(index);
+            functions.push(second);
             assert_eq!(places(&functions), Err(name));
             let mut functions = whole();
-            let mut second = functions[index].clone();
-            second.0.function.address += 0x10_0000;
-            // Its calls go where the first one's do.
-            let (raised, calls) = (&second.0.raised, if name == "SSL_read" { vec![INNER] } else { vec![HANDSHAKE] });
-            let raised: Vec<_> = raised.iter().map(|one| (one.reason, one.line)).collect();
-            functions.push(function(second.0.function.address, &raised, &calls, &TAKES_OFF));
+            functions.remove(index);
             assert_eq!(places(&functions), Err(name));
         }
     }
@@ -254,22 +315,38 @@ mod tests {
             functions[index] = other;
             places(&functions)
         };
-        // SSL_read elsewhere in the source; with another error; without the inner function; and one that takes nothing off.
-        let read = |raised: &[(u32, u32)], calls: &[u64], more: &[u8]| function(READ, raised, calls, more);
+        let read = |raised: &[(u32, u32)], front: &[u8], to, behind: &[u8]| function(READ, raised, front, to, behind);
         for other in [
-            read(&[(NOT_CALLED, 963)], &[INNER], &TAKES_OFF),
-            read(&[(NOT_CALLED, 940), (UNINITIALIZED, 941)], &[INNER], &TAKES_OFF),
-            read(&[(NOT_CALLED, 940)], &[WRITE], &TAKES_OFF),
-            read(&[(NOT_CALLED, 940)], &[INNER], &TAKES_OFF[..13]),
+            // Elsewhere in the source; with another error; without the inner function; one that takes nothing off.
+            read(&[(NOT_CALLED, 963)], &KEEPS, INNER, &TAKES_OFF),
+            read(&[(NOT_CALLED, 940), (UNINITIALIZED, 941)], &KEEPS, INNER, &TAKES_OFF),
+            read(&READ_RAISES, &KEEPS, WRITE, &TAKES_OFF),
+            read(&READ_RAISES, &KEEPS, INNER, &TAKES_OFF[..13]),
+            // A function of the program's with SSL_read in itself: its object is not the argument.
+            read(&READ_RAISES, &KEEPS[..5], INNER, &TAKES_OFF),
+            read(&READ_RAISES, &keeps_and_gives(), INNER, &TAKES_OFF),
         ] {
             assert_eq!(changed(0, other), Err("SSL_read"));
         }
-        let inner = [(UNINITIALIZED, 846), (HANDSHAKE_FAILURE, 879)];
-        assert_eq!(changed(1, function(INNER, &inner, &[], &[])), Err("SSL_do_handshake"));
-        let late = function(HANDSHAKE, &[(CONNECTION_TYPE_NOT_SET, 850)], &[], &[]);
+        for front in [&KEEPS[..], &[&KEEPS[..], &[0x48, 0x89, 0xdf]].concat(), &GIVES] {
+            assert_eq!(changed(2, function(WRITE, &WRITE_RAISES, front, HANDSHAKE, &[])), Err("SSL_write"));
+        }
+        assert_eq!(changed(1, function(INNER, &INNER_RAISES, &[], READ, &[])), Err("SSL_do_handshake"));
+        let late = function(HANDSHAKE, &[(CONNECTION_TYPE_NOT_SET, 850)], &[], 0, &[]);
         assert_eq!(changed(3, late), Err("the order of its source"));
         let twice = [SET_UP, SET_UP].concat();
-        assert_eq!(changed(4, function(NEW, &[(NULL_SSL_CTX, 498)], &[], &twice)), Err("SSL_new"));
+        assert_eq!(changed(4, function(NEW, &[(NULL_SSL_CTX, 498)], &[], 0, &twice)), Err("SSL_new"));
+    }
+
+    #[test]
+    fn arguments_are_kept_in_any_order_and_anywhere() {
+        let kept = |code: &[u8]| Kept::by(code).map(|kept| (kept.until, kept.object));
+        assert_eq!(kept(&[&[0xcc], &KEEPS[..]].concat()), Some((9, 15)));
+        // mov rbx, rdi; mov r12d, edx; mov r14, rsi
+        assert_eq!(kept(&[0x48, 0x89, 0xfb, 0x41, 0x89, 0xd4, 0x49, 0x89, 0xf6]), Some((9, 3)));
+        // The length has 64 bits, or the object is moved twice.
+        assert_eq!(kept(&[0x48, 0x89, 0xd3, 0x49, 0x89, 0xf6, 0x49, 0x89, 0xff]), None);
+        assert_eq!(kept(&[0x49, 0x89, 0xff, 0x49, 0x89, 0xf6, 0x49, 0x89, 0xff]), None);
     }
 
     #[test]
