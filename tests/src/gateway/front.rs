@@ -1,4 +1,4 @@
-//! Servers that end TLS in front of MinIO, each with OpenSSL in its own way. The hop behind them is plain HTTP on a port of
+//! Servers that end TLS in front of MinIO, with OpenSSL, each in its own way, and with BoringSSL. The hop behind them is plain HTTP on a port of
 //! its own, which nobody watches.
 
 use super::{Gateway, Running, free_port, local, minio, wait_for_tls};
@@ -17,6 +17,8 @@ pub enum Front {
     Nginx,
     /// Reads and writes them itself, inside the library's calls; threads.
     Haproxy,
+    /// The same, with BoringSSL in its own stripped binary.
+    Envoy,
     /// Moves the bytes itself, outside the library's calls, which are in its own binary.
     Node,
     /// The same, with the shared library.
@@ -25,7 +27,7 @@ pub enum Front {
 
 impl Front {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Node, Self::Asyncio];
+    pub const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Envoy, Self::Node, Self::Asyncio];
 
     /// For the names of tests.
     #[must_use]
@@ -33,8 +35,18 @@ impl Front {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
             Self::Node => "node",
             Self::Asyncio => "asyncio",
+        }
+    }
+
+    /// What ends TLS in it, for the names of tests.
+    #[must_use]
+    pub const fn library(self) -> &'static str {
+        match self {
+            Self::Envoy => "boringssl",
+            Self::Nginx | Self::Haproxy | Self::Node | Self::Asyncio => "openssl",
         }
     }
 
@@ -50,6 +62,7 @@ impl Front {
         match self {
             Self::Nginx => [Need::Minio, Need::Nginx],
             Self::Haproxy => [Need::Minio, Need::Haproxy],
+            Self::Envoy => [Need::Minio, Need::Envoy],
             Self::Node => [Need::Minio, Need::Node],
             Self::Asyncio => [Need::Minio, Need::Python],
         }
@@ -63,7 +76,7 @@ impl Front {
         self.start_before(minio::start()?)
     }
 
-    /// Starts it on a free port in front of that.
+    /// Starts it on a free port in front of that, to which all but Envoy speak plain HTTP.
     ///
     /// # Errors
     /// It is missing, or does not come up.
@@ -71,7 +84,7 @@ impl Front {
         let address = local(free_port()?);
         let authority = Authority::new()?;
         let folder = tempfile::tempdir().context("a folder for a server")?;
-        let mut command = self.command(folder.path(), &authority, address, behind.address)?;
+        let mut command = self.command(folder.path(), &authority, address, &behind)?;
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("starting {}", self.name()))?;
         let authority = authority.pem();
@@ -93,8 +106,9 @@ impl Front {
         folder: &Path,
         authority: &Authority,
         address: SocketAddr,
-        behind: SocketAddr,
+        gateway: &Gateway,
     ) -> anyhow::Result<Command> {
+        let behind = gateway.address;
         let (certificate, key) = tls::files(authority, folder)?;
         let configuration = folder.join("configuration");
         let interpreted = |interpreter: &Path, script: &str| {
@@ -117,6 +131,14 @@ impl Front {
                 std::fs::write(&configuration, haproxy(&both.to_string_lossy(), address, behind))?;
                 let mut command = self.unpacked()?;
                 command.arg("-db").arg("-f").arg(configuration);
+                command
+            }
+            Self::Envoy => {
+                let [certificate, key] = [&certificate, &key].map(|path| path.to_string_lossy());
+                let mut command = Command::new(tool("S3AUDITD_ENVOY").map_err(said)?);
+                // Several at once would share memory by a number that is the same in all.
+                command.arg("--disable-hot-restart").args(["--concurrency", "2", "--log-level", "off"]);
+                command.arg("--config-yaml").arg(envoy(&certificate, &key, address, gateway));
                 command
             }
             Self::Node => interpreted(Path::new("node"), "https_front.js"),
@@ -194,5 +216,60 @@ frontend front
 backend behind
   server minio {behind}
 "
+    )
+}
+
+fn envoy(certificate: &str, key: &str, address: SocketAddr, behind: &Gateway) -> String {
+    let api = "type.googleapis.com/envoy.extensions";
+    let upstream = format!(
+        r#"
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config: {{ "@type": {api}.transport_sockets.tls.v3.UpstreamTlsContext }}"#
+    );
+    let upstream = if behind.authority.is_some() { upstream } else { String::new() };
+    let [front, behind] = [address, behind.address]
+        .map(|address| format!("socket_address: {{ address: {}, port_value: {} }}", address.ip(), address.port()));
+    format!(
+        r#"
+static_resources:
+  listeners:
+  - address: {{ {front} }}
+    filter_chains:
+    - transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": {api}.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [http/1.1]
+            tls_params: {{ tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3 }}
+            tls_certificates:
+            - certificate_chain: {{ filename: "{certificate}" }}
+              private_key: {{ filename: "{key}" }}
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": {api}.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: front
+          use_remote_address: true
+          route_config:
+            virtual_hosts:
+            - name: behind
+              domains: ["*"]
+              routes:
+              - match: {{ prefix: / }}
+                route: {{ cluster: behind, timeout: 0s }}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{ "@type": {api}.filters.http.router.v3.Router }}
+  clusters:
+  - name: behind
+    connect_timeout: 10s{upstream}
+    load_assignment:
+      cluster_name: behind
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ {behind} }} }}
+"#
     )
 }

@@ -5,6 +5,7 @@
 //! unless it is the machine's kernel that is built without something: what is about that runs in guests.
 
 mod bodies;
+mod boringssl;
 mod capture;
 mod clients;
 mod delivery;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         leftovers::scenarios(),
         record::scenarios(),
         load::scenarios(),
+        boringssl::scenarios(),
         openssl::scenarios(),
         oracle::scenarios(),
         secrets::scenarios(),

@@ -1,4 +1,4 @@
-//! TLS that OpenSSL ends, in servers that use it in different ways.
+//! TLS that OpenSSL ends, in servers that use it in different ways; and BoringSSL, in one that stands in front of a gateway as they do.
 
 use crate::Scenario;
 use crate::tls::{ask, bodies, clients, every_byte};
@@ -21,7 +21,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let mut all = Vec::new();
     for front in Front::ALL {
         let scenario = |what: &str, run: Box<dyn Fn() -> anyhow::Result<()> + Send>| Scenario {
-            name: format!("openssl::{}_{what}", front.name()),
+            name: format!("{}::{}_{what}", front.library(), front.name()),
             needs: front.needs().to_vec(),
             run,
         };
@@ -38,11 +38,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             all.push(Scenario { needs, ..scenario(script.name(), run) });
         }
     }
-    all.push(Scenario {
-        name: "openssl::nginx_in_front_of_a_watched_gateway_is_one_hop".to_owned(),
-        needs: Front::Nginx.needs().to_vec(),
-        run: Box::new(one_hop),
-    });
+    for front in [Front::Nginx, Front::Envoy] {
+        all.push(Scenario {
+            name: format!("{}::{}_in_front_of_a_watched_gateway_is_one_hop", front.library(), front.name()),
+            needs: front.needs().to_vec(),
+            run: Box::new(move || one_hop(front)),
+        });
+    }
     for script in Script::ALL {
         all.push(Scenario {
             name: format!("openssl::python_{}", script.name()),
@@ -70,9 +72,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 /// The hop behind a proxy that ends TLS is what is watched: one record an operation, and the client is the one that the proxy names,
 /// as far as the proxy is trusted.
-fn one_hop() -> anyhow::Result<()> {
+fn one_hop(front: Front) -> anyhow::Result<()> {
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
-    let gateway = Front::Nginx.start()?;
+    let gateway = front.start()?;
     let behind = gateway.behind().context("nothing behind it")?.address;
     let webhook = Webhook::start()?;
     let daemon = Daemon::start(&[behind.port()], Some(&webhook.url()), &["--trusted-proxies", "127.0.0.1"])?;

@@ -24,7 +24,9 @@ use std::time::{Duration, Instant};
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let minio = [Need::Minio];
     vec![
-        Scenario::needing("tls_load::a_thousand_kept_connections", &minio, thousand_connections),
+        Scenario::needing("tls_load::a_thousand_kept_connections", &minio, || {
+            thousand_connections(minio::start_tls(None)?)
+        }),
         Scenario::needing("tls_load::connections_opened_before_the_daemon", &minio, opened_before),
         Scenario::needing("tls_load::a_gateway_that_is_killed_and_comes_back", &minio, gateway_restarted),
         Scenario::needing("tls_load::a_daemon_that_is_killed_and_comes_back", &minio, daemon_restarted),
@@ -32,9 +34,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// All connections have a request under way at the same time.
-fn thousand_connections() -> anyhow::Result<()> {
+pub(crate) fn thousand_connections(gateway: Gateway) -> anyhow::Result<()> {
     const CONNECTIONS: usize = 1000;
-    let world = World::around(minio::start_tls(None)?, &["--ring-bytes", "16MiB"])?;
+    let world = World::around(gateway, &["--ring-bytes", "16MiB"])?;
     let (gateway, config) = (&world.gateway, world.gateway.tls_client(&TLS13)?);
     let open = || Connection::open_tls(gateway.address, &config);
     let mut connections = (0..CONNECTIONS).map(|_| open()).collect::<anyhow::Result<Vec<_>>>()?;

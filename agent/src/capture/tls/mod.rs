@@ -3,12 +3,14 @@
 //! The thread that looks who listens also looks into the files of who serves the watched ports; that may take a while.
 //! Capture's thread attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
+mod boringssl;
 mod exclude;
 mod gnutls;
 mod go;
 mod library;
 mod openssl;
 mod others;
+mod raised;
 mod served;
 mod symbols;
 
@@ -247,7 +249,7 @@ fn look_into(process: Served) -> Option<Found> {
     }
     let cache = ReadCache::new(file.try_clone().ok()?);
     let elf = symbols::Elf::parse(&cache);
-    let library = match elf.as_ref().map_or(Ok(None), |elf| library_in(elf, &process)) {
+    let library = match elf.as_ref().map_or(Ok(None), |elf| library_in(elf, &file, &process)) {
         Ok(Some(library)) => Ok(library),
         Ok(None) if process.is_library => return None,
         Ok(None) => Err(others::named(elf.as_ref())),
@@ -256,10 +258,16 @@ fn look_into(process: Served) -> Option<Found> {
     Some(Found { processes: vec![process], file: Arc::new(file), library })
 }
 
-fn library_in(elf: &symbols::Elf<'_>, process: &Served) -> Result<Option<Library>, String> {
-    let openssl = match go::find(elf)? {
-        Some(go) => return Ok(Some(go.into())),
-        None => openssl::find(elf, process.companion.as_deref())?,
-    };
+fn library_in(elf: &symbols::Elf<'_>, file: &File, process: &Served) -> Result<Option<Library>, String> {
+    if let Some(go) = go::find(elf)? {
+        return Ok(Some(go.into()));
+    }
+    // Before OpenSSL, some of whose names it has where it is not stripped.
+    if !process.is_library
+        && let Some(boringssl) = boringssl::find(elf, file)?
+    {
+        return Ok(Some(boringssl));
+    }
+    let openssl = openssl::find(elf, process.companion.as_deref())?;
     if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }

@@ -17,7 +17,7 @@ use object::read::ReadCache;
 use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, PLACES, RESULT_IS_LENGTH, own};
 use std::{collections::BTreeSet, fs::File, path::Path};
 
-const CALLED: &str = "openssl_called";
+pub(super) const CALLED: &str = "openssl_called";
 pub(super) const RECEIVED: &str = "openssl_received";
 pub(super) const SENT: &str = "openssl_sent";
 pub(super) const RETURNED: &str = "openssl_returned";
@@ -63,7 +63,7 @@ pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Lib
         return Ok(None);
     }
     if others::is_boringssl(elf) {
-        return Err("it has BoringSSL, which cannot be read".to_owned());
+        return Err(others::BORINGSSL_ELSEWHERE.to_owned());
     }
     let version = version(elf).or_else(|| {
         let cache = ReadCache::new(File::open(companion?).ok()?);
@@ -168,7 +168,7 @@ fn inner(elf: &Elf<'_>, functions: &Exports) -> Option<Inner> {
 }
 
 /// Where the calls in a function go; now and then a number in it that looks like one.
-fn calls(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
+pub(super) fn calls(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
     const CALL: u8 = 0xe8;
     const CALL_BYTES: u64 = 5;
     code.windows(5).enumerate().filter_map(move |(at, window)| {

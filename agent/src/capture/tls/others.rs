@@ -1,17 +1,21 @@
 //! TLS libraries that are not read, told by what they leave in a program: `status` names them.
 
-use super::symbols::Elf;
+use super::{boringssl, symbols::Elf};
 
 /// The source of a crate lies in a folder of its name and version; places in it are told when it panics.
 const RUSTLS: &[u8] = b"/rustls-";
 /// It calls itself `OpenSSL 1.1.1 (compatible; BoringSSL)`, and has functions of those names.
 const BORINGSSL: &[u8] = b"(compatible; BoringSSL)";
 
+/// What `status` says of a program that has it and is not Envoy.
+pub(super) const BORINGSSL_ELSEWHERE: &str = "it has BoringSSL, which is read in Envoy only";
+
 /// Why a program that serves is not read, which has none of the libraries that are.
 pub(super) fn named(elf: Option<&Elf<'_>>) -> String {
     let is_version = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
     match elf.and_then(|elf| elf.word_behind(RUSTLS, is_version)) {
         Some(version) => format!("it has rustls {version}, which cannot be read"),
+        None if elf.is_some_and(boringssl::is_in) => BORINGSSL_ELSEWHERE.to_owned(),
         None => "no TLS library that is known".to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The file is anybody's: nothing is believed, and no number is used as a place without a check.
 
+use memchr::memmem;
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
     read::{ReadCache, ReadRef as _, elf::ElfFile64},
@@ -71,6 +72,40 @@ impl<'a> Elf<'a> {
             let text = std::str::from_utf8(text.get(..end)?).ok()?;
             is_it(text).then(|| text.to_owned())
         })
+    }
+
+    /// Whether the constant data has that.
+    pub(super) fn has_text(&self, text: &[u8]) -> bool {
+        self.section(&[".rodata"]).is_some_and(|(_, data)| memmem::find(data, text).is_some())
+    }
+
+    /// Where the constant text begins that ends so; None: there is none, or a second.
+    pub(super) fn only_text(&self, end: &[u8]) -> Option<u64> {
+        let (address, data) = self.section(&[".rodata"])?;
+        let end = [end, &[0]].concat();
+        let mut places = memmem::find_iter(data, &end);
+        let place = places.next()?;
+        let begin = data.get(..place)?.iter().rposition(|byte| *byte == 0).map_or(0, |zero| zero + 1);
+        places.next().is_none().then_some(address.checked_add(begin as u64)?)
+    }
+
+    /// Where functions begin, in order (Linux Standard Base, "Exception Frames": `.eh_frame_hdr`, in the one form that linkers write).
+    pub(super) fn beginnings(&self) -> Option<Vec<u64>> {
+        const FORM: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
+        const TABLE_AT: usize = 12;
+        let (address, table) = self.section(&[".eh_frame_hdr"])?;
+        let count = usize::try_from(u32_at(table, 8)?).ok()?;
+        let entries = table.get(TABLE_AT..TABLE_AT.checked_add(count.checked_mul(8)?)?)?;
+        let begin = |entry: &[u8]| Some(address.wrapping_add_signed(i64::from(u32_at(entry, 0)?.cast_signed())));
+        let found = entries.chunks_exact(8).map(begin).collect::<Option<Vec<_>>>()?;
+        (table.starts_with(&FORM) && found.is_sorted()).then_some(found)
+    }
+
+    /// The first digits of the number that a linker gave the build.
+    pub(super) fn build(&self) -> Option<String> {
+        const BYTES: usize = 6;
+        let number = self.elf.build_id().ok()??.get(..BYTES)?;
+        Some(number.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     fn section(&self, names: &[&str]) -> Option<(u64, &'a [u8])> {
