@@ -104,6 +104,14 @@ value::named! {
         DropNewest = "drop-newest",
     }
 
+    /// How the spool packs a frame's lines.
+    SpoolCompression {
+        /// The LZ4 block format.
+        Lz4 = "lz4",
+        /// Not at all.
+        None = "none",
+    }
+
     /// When what the spool wrote is forced to the disk.
     SpoolSync {
         /// Before an append or a settle returns.

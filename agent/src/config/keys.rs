@@ -5,8 +5,8 @@ use super::endpoint::Endpoint;
 use super::origin::Layers;
 use super::value::{self, Value};
 use super::{
-    Access, AuditClass, BackendChoice, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret, SpoolSync,
-    WhenFull,
+    Access, AuditClass, BackendChoice, Compression, ConfigError, Dialect, Format, Order, RedactMode, Secret,
+    SpoolCompression, SpoolSync, WhenFull,
 };
 use ipnet::IpNet;
 use reqwest::Url;
@@ -204,6 +204,8 @@ keys! {
     spool_bytes: u64 = "1GiB", "SIZE", |v| value::bytes(v, 16 << 20..=1 << 44);
     /// How much of its file system the spool leaves free.
     spool_min_free: u64 = "256MiB", "SIZE", |v| value::bytes(v, 0..=1 << 44);
+    /// How the spool packs what it keeps: lz4 or none.
+    spool_compression: SpoolCompression = "lz4", "METHOD", |v| value::word(v, SpoolCompression::of);
     /// What goes when the spool is full: the oldest batch (drop-oldest) or the new one (drop-newest).
     spool_when_full: WhenFull = "drop-oldest", "WHICH", |v| value::word(v, WhenFull::of);
     /// When the spool forces what it wrote to the disk: before each batch counts as kept (always), every second (second), or

@@ -305,6 +305,7 @@ fn open_spool(config: &Config) -> Result<(Spool, Recovered), SpoolError> {
                 min_free_bytes: config.spool_min_free,
                 when_full: config.spool_when_full,
                 sync: config.spool_sync,
+                compression: config.spool_compression,
             };
             Spool::open(settings, &readers)
         }

@@ -5,6 +5,7 @@ use super::frame::{Head, Row};
 use super::place::{self, private_file, with_suffix};
 use super::state::State;
 use crate::config::SpoolSync;
+use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row as SqlRow, params};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -192,9 +193,9 @@ impl Database {
         let row = one.query_row([signed(number)], |row| {
             let columns = (row.get(0), row.get(1), row.get(2));
             let (Ok(head), Ok(checksum), Ok(body)) = columns else {
-                return Ok(Row { head: Vec::new(), checksum: 1, body: Vec::new() });
+                return Ok(Row { head: Vec::new(), checksum: 1, body: Bytes::new() });
             };
-            Ok(Row { head, checksum, body })
+            Ok(Row { head, checksum, body: Vec::into(body) })
         });
         Ok(row.optional()?)
     }
@@ -233,7 +234,7 @@ impl Database {
     /// Writes a frame.
     pub(super) fn insert(&self, number: u64, row: &Row) -> Result<(), Fault> {
         let mut insert = self.sql.prepare_cached("INSERT INTO frame VALUES (?1, ?2, ?3, ?4)")?;
-        insert.execute(params![signed(number), row.head, row.checksum, row.body])?;
+        insert.execute(params![signed(number), row.head, row.checksum, row.body.as_ref()])?;
         Ok(())
     }
 

@@ -5,14 +5,15 @@
 //! under the same key does no harm.
 
 use super::database::{Database, FILE, Fault, PAGE_BYTES, Pages, sync_journal};
-use super::frame::Row;
+use super::frame::{Body, Row};
 use super::fresh::Fresh;
 use super::known::Known;
 use super::place::{self, Lock};
 use super::state::State;
 use super::tail::{self, Tail};
 use super::{
-    Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Range, Recovered, Settings, SpoolError, SpoolStatus, salvage,
+    Appended, Frame, GivenUp, JOURNAL_LIMIT, Mark, Range, Recovered, RefusedCause, Settings, SpoolError, SpoolStatus,
+    salvage,
 };
 use crate::config::{SpoolSync, WhenFull};
 use crate::ledger::{Count, DropCause};
@@ -99,15 +100,22 @@ impl Disk {
     }
 
     pub(super) fn append(&self, lines: &[Bytes], key: Uuid, mark: &Mark, announced: &[u64]) -> Appended {
+        let Some(body) = Body::of(lines, self.settings.compression) else {
+            return Appended::Refused(RefusedCause::TooLarge);
+        };
         let mut writer = self.writer();
-        let mut done = self.try_append(&mut writer, lines, key, mark, announced);
+        let mut done = self.try_append(&mut writer, &body, key, mark, announced);
         if let Err(fault @ Fault::Corrupt(_)) = &done {
             done = self
                 .repair(&mut writer, fault)
-                .and_then(|()| self.try_append(&mut writer, lines, key, mark, announced));
+                .and_then(|()| self.try_append(&mut writer, &body, key, mark, announced));
         }
         match done {
-            Ok(appended) => appended,
+            Ok((number, dropped, range)) => {
+                let Range { instance_id, first: first_sequence, .. } = range;
+                self.fresh().keep(Frame { number, key, lines: lines.to_vec(), instance_id, first_sequence });
+                Appended::Stored { number, dropped }
+            }
             Err(fault) => Appended::Refused(fault.refused()),
         }
     }
@@ -115,14 +123,14 @@ impl Disk {
     fn try_append(
         &self,
         writer: &mut Writer,
-        lines: &[Bytes],
+        body: &Body,
         key: Uuid,
         mark: &Mark,
         announced: &[u64],
-    ) -> Result<Appended, Fault> {
+    ) -> Result<(u64, Vec<(String, Count)>, Range), Fault> {
         let mut state = self.known().state.clone();
         let number = state.newest + 1;
-        let (row, head) = Row::new(number, key, mark, lines).ok_or(Fault::TooLarge)?;
+        let (row, head) = Row::new(number, key, mark, body).ok_or(Fault::TooLarge)?;
         let room = self.room(writer, &row)?;
         writer.unsynced = true;
         let database = self.database(writer)?;
@@ -160,11 +168,10 @@ impl Disk {
         known.state = state;
         known.forget_gone();
         let info = head.info();
-        let Range { instance_id, first: first_sequence, .. } = info.range.clone();
+        let range = info.range.clone();
         known.insert(number, info);
         say(&mut writer.tail, &known.state);
-        self.fresh().keep(Frame { number, key, lines: lines.to_vec(), instance_id, first_sequence });
-        Ok(Appended::Stored { number, dropped: dropped.into_iter().collect() })
+        Ok((number, dropped.into_iter().collect(), range))
     }
 
     /// How much room there is for this row, after making some outside of the database.

@@ -16,7 +16,7 @@ mod state;
 mod tail;
 pub mod tool;
 
-use crate::config::{SpoolSync, WhenFull};
+use crate::config::{SpoolCompression, SpoolSync, WhenFull};
 use crate::ledger::{Count, DropCause};
 use bytes::Bytes;
 use disk::Disk;
@@ -41,6 +41,8 @@ pub struct Settings {
     pub when_full: WhenFull,
     /// What a power loss may cost.
     pub sync: SpoolSync,
+    /// How new frames are kept; those that are there may be kept otherwise.
+    pub compression: SpoolCompression,
 }
 
 /// The database's journal is cut back before it gets longer; while somebody stops that, appends are refused.

@@ -13,7 +13,7 @@ mod model;
 mod open;
 
 use bytes::Bytes;
-use s3auditd::config::{SpoolSync, WhenFull};
+use s3auditd::config::{SpoolCompression, SpoolSync, WhenFull};
 use s3auditd::spool::{Appended, Frame, Mark, Settings, Spool};
 use std::path::Path;
 use uuid::Uuid;
@@ -27,6 +27,7 @@ fn settings(dir: &Path) -> Settings {
         min_free_bytes: 0,
         when_full: WhenFull::DropOldest,
         sync: SpoolSync::Never,
+        compression: SpoolCompression::Lz4,
     }
 }
 
