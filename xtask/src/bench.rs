@@ -2,6 +2,7 @@
 
 use crate::apt::{codename, unpacked};
 use crate::fetch;
+use crate::peer;
 use crate::process::{built, cargo, privileged, succeed, workspace};
 
 /// Goes to the bench itself.
@@ -18,6 +19,14 @@ pub(crate) struct Args {
 /// The server that is no limit, the client that is cheap, and what people record heads with today.
 const PACKAGES: [&str; 3] = ["nginx", "wrk", "tcpdump"];
 
+impl Args {
+    /// Whether another agent is measured beside ours: it takes minutes to build.
+    fn peer(&self) -> bool {
+        let quick = self.quick || self.part.iter().any(|word| word == "--quick");
+        !quick && self.part.first().is_none_or(|part| part.starts_with('-') || part == "overhead")
+    }
+}
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let tools = fetch::run()?;
     let debian = fetch::cache()?.join(format!("bench-{}", codename()?));
@@ -28,6 +37,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     bench.arg("--daemon").arg(built("s3auditd", true)?).arg("--out").arg(workspace().join("target/bench"));
     if args.quick {
         bench.arg("--quick");
+    }
+    if args.peer() {
+        match peer::built(&fetch::cache()?) {
+            Ok(peer) => drop(bench.env("S3AUDITD_BENCH_PEER", peer)),
+            Err(why) => eprintln!("fetch: no OpenTelemetry agent: {why:#}"),
+        }
     }
     succeed(bench.args(&args.part))
 }

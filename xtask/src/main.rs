@@ -5,6 +5,7 @@ mod bench;
 mod corpus;
 mod fetch;
 mod fuzz;
+mod peer;
 mod process;
 mod run;
 mod seeds;

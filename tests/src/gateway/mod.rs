@@ -111,6 +111,15 @@ impl Gateway {
         crate::tls::client(self.authority.as_deref().context("it speaks no TLS")?, version)
     }
 
+    /// Its process, if it has one of its own.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        match &self.running {
+            Running::Process(child) | Running::Family(child) => Some(child.id()),
+            Running::Runtime(_) | Running::Threads | Running::Elsewhere => None,
+        }
+    }
+
     /// The port to watch.
     #[must_use]
     pub const fn port(&self) -> u16 {

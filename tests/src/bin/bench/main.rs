@@ -11,6 +11,7 @@ mod large;
 mod load;
 mod nginx;
 mod overhead;
+mod peer;
 mod plot;
 mod programs;
 mod rebuild;

@@ -2,6 +2,7 @@
 
 use crate::load::{self, Seen};
 use crate::nginx::{self, Nginx};
+use crate::peer::{Peer, Told};
 use crate::plot::{Plot, Shape};
 use crate::programs::{Clock, Runs};
 use crate::report::{Bound, Report};
@@ -28,6 +29,8 @@ enum Watcher {
     Daemon(&'static str),
     /// What people do today: tcpdump writes the first 2 KiB of every packet of the port to a file.
     Tcpdump,
+    /// OpenTelemetry's agent; only where the gateway is a Go program.
+    OpenTelemetry,
 }
 
 /// What a client does.
@@ -44,14 +47,17 @@ struct Workload {
     target: String,
     /// Its target, if it has one: the part of the throughput that is left with the best backend.
     wanted: Option<f64>,
-    /// In a whole run, with the other backends and with tcpdump too.
+    /// In a whole run, with the other backends, with tcpdump and with OpenTelemetry's agent too.
     compared: bool,
+    /// The gateway, if it is a Go program.
+    go_process: Option<u32>,
 }
 
 /// One run of a workload.
 struct Run {
     seen: Seen,
     cost: Option<Cost>,
+    told: Option<Told>,
 }
 
 pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
@@ -67,12 +73,19 @@ pub(crate) fn run(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     if bench.effort == Effort::Full {
         all.extend(bench.other_backends(best)?.into_iter().map(Watcher::Daemon));
         all.push(Watcher::Tcpdump);
+        match gateways.first().and_then(Gateway::process).map(|process| Peer::start(process, &sink)) {
+            Some(Ok(_)) => all.push(Watcher::OpenTelemetry),
+            Some(Err(why)) => eprintln!("bench: without OpenTelemetry's agent: {why:#}"),
+            None => {}
+        }
     }
     let mut left = Vec::new();
     for workload in workloads(bench, &server, &gateways)? {
         // With the others for all of them a whole run would take an hour and more.
         let watchers = if workload.compared { all.as_slice() } else { &ours };
-        let kept = measure(bench, report, &sink, &workload, watchers)?;
+        let can = |watcher: &Watcher| *watcher != Watcher::OpenTelemetry || workload.go_process.is_some();
+        let watchers: Vec<_> = watchers.iter().copied().filter(can).collect();
+        let kept = measure(bench, report, &sink, &workload, &watchers)?;
         if workload.wanted.is_some() {
             time_programs(bench, report, &sink, &workload, best)?;
         }
@@ -96,6 +109,7 @@ fn workloads(bench: &Bench, server: &Nginx, [plain, over_tls]: &[Gateway; 2]) ->
         target: path.to_owned(),
         wanted,
         compared: wanted.is_some(),
+        go_process: None,
     };
     let secure = |name, path, wanted| {
         let plain = Workload { wanted, ..get(name, 16, path, None) };
@@ -104,7 +118,8 @@ fn workloads(bench: &Bench, server: &Nginx, [plain, over_tls]: &[Gateway; 2]) ->
     let of = |gateway: &Gateway, name, traffic, method, path: &str, wanted| {
         let target = sign::target(gateway, method, path)?;
         let scheme = if gateway.authority.is_some() { "https" } else { "http" };
-        anyhow::Ok(Workload { name, traffic, scheme, address: gateway.address, target, wanted, compared: false })
+        let (address, go_process) = (gateway.address, gateway.process());
+        anyhow::Ok(Workload { name, traffic, scheme, address, target, wanted, compared: false, go_process })
     };
     let signed = |name, traffic, method, path: &str, wanted| of(plain, name, traffic, method, path, wanted);
     let signed_secure = |name, path, wanted| {
@@ -195,6 +210,14 @@ fn measure(
             report.target(what, Bound::AtLeast(wanted), "", throughput.clone());
         }
         left.push((watcher.name().to_owned(), throughput));
+        let runs_of_it = || runs.get(nth).into_iter().flatten();
+        let spans: Vec<_> = runs_of_it().filter_map(|run| Some((&run.seen, run.told?))).collect();
+        if !spans.is_empty() {
+            let cpu = Spread::of(spans.iter().map(|(_, told)| told.cpu_us_a_span()).collect());
+            report.figure(PART, name("agent CPU a span"), "us", cpu);
+            let missing = spans.iter().map(|(seen, told)| seen.operations.saturating_sub(told.spans) as f64);
+            report.figure(PART, name("operations without a span a run"), "", Spread::of(missing.collect()));
+        }
         let costs: Vec<_> = runs.get(nth).into_iter().flatten().filter_map(|run| run.cost).collect();
         if costs.is_empty() {
             continue;
@@ -250,6 +273,7 @@ impl Watcher {
             Self::Nobody => "nobody",
             Self::Daemon(backend) => backend,
             Self::Tcpdump => "tcpdump",
+            Self::OpenTelemetry => "OpenTelemetry's agent",
         }
     }
 }
@@ -257,19 +281,24 @@ impl Watcher {
 fn once(bench: &Bench, sink: &Sink, workload: &Workload, watcher: Watcher) -> anyhow::Result<Run> {
     let port = workload.address.port();
     match watcher {
-        Watcher::Nobody => Ok(Run { seen: workload.go(&bench.tools, bench.seconds())?, cost: None }),
+        Watcher::Nobody => Ok(Run { seen: workload.go(&bench.tools, bench.seconds())?, cost: None, told: None }),
         Watcher::Daemon(backend) => {
             let watch = Watch::start(&bench.daemon, port, sink, &["--backend", backend])?;
             let mark = watch.mark()?;
             let seen = workload.go(&bench.tools, bench.seconds())?;
-            Ok(Run { seen, cost: Some(watch.cost_since(&mark)?) })
+            Ok(Run { seen, cost: Some(watch.cost_since(&mark)?), told: None })
         }
         Watcher::Tcpdump => {
             let file = tempfile::NamedTempFile::new()?;
             let mut tcpdump = Tcpdump::start(&bench.tools, port, file.path())?;
             let seen = workload.go(&bench.tools, bench.seconds());
             tcpdump.stop();
-            Ok(Run { seen: seen?, cost: None })
+            Ok(Run { seen: seen?, cost: None, told: None })
+        }
+        Watcher::OpenTelemetry => {
+            let peer = Peer::start(workload.go_process.context("the gateway is no Go program")?, sink)?;
+            let seen = workload.go(&bench.tools, bench.seconds())?;
+            Ok(Run { seen, cost: None, told: Some(peer.stop()?) })
         }
     }
 }
