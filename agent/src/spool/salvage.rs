@@ -85,12 +85,14 @@ fn walk(old: &Database, new: &Database, floor: u64, upward: bool, copied: &mut u
     let mut at = if upward { floor } else { u64::MAX };
     loop {
         match old.neighbour(at, upward) {
-            Ok(Some(number)) if upward || number > floor => {
+            Ok(Some(number)) if !upward && number <= floor => return Ok(None),
+            Ok(Some(number)) if number != at && (number > at) == upward => {
                 *copied += u64::from(copy_one(old, new, number)?);
                 at = number;
             }
-            Ok(_) => return Ok(None),
-            Err(_) => return Ok(Some(at)),
+            Ok(None) => return Ok(None),
+            // A damaged tree may lead back too, and so round for ever.
+            Ok(Some(_)) | Err(_) => return Ok(Some(at)),
         }
     }
 }

@@ -39,6 +39,7 @@ impl Serialize for Json<'_> {
 pub(super) struct Maps {
     request_lines: Lines,
     response_lines: Lines,
+    query_lines: Lines,
     gathering: Gathering,
     /// See [`Maps::write_request`].
     pub(super) request: Map,
@@ -79,6 +80,7 @@ impl Maps {
         Self {
             request_lines: Lines::new(key),
             response_lines: Lines::new(key),
+            query_lines: Lines::new(key),
             gathering: Gathering::default(),
             request: Map::default(),
             response: Map::default(),
@@ -90,6 +92,7 @@ impl Maps {
     pub(super) fn forget(&mut self) {
         self.request_lines.clear();
         self.response_lines.clear();
+        self.query_lines.clear();
     }
 
     /// A request's headers, without `Host` and `Transfer-Encoding`, which Go takes out of them. Asks for `User-Agent`.
@@ -97,7 +100,7 @@ impl Maps {
         let left_out =
             |name: &[u8]| name.eq_ignore_ascii_case(b"host") || name.eq_ignore_ascii_case(b"transfer-encoding");
         for (name, value) in headers.iter().filter(|(name, _)| !left_out(name)) {
-            self.gathering.header(name, value, &mut self.request_lines, |gathering| {
+            self.gathering.field(name, value, &mut self.request_lines, |gathering| {
                 gathering.add(&header_name(name, redaction), &redaction.header(name, value));
                 value
             });
@@ -108,7 +111,7 @@ impl Maps {
     /// A reply's headers. `ETag` keeps the spelling MinIO gives it and loses its quotes. Asks for `X-Amz-Request-Id`.
     pub(super) fn write_response(&mut self, headers: &Headers, redaction: &Redaction) {
         for (name, value) in headers.iter() {
-            self.gathering.header(name, value, &mut self.response_lines, |gathering| {
+            self.gathering.field(name, value, &mut self.response_lines, |gathering| {
                 if !name.eq_ignore_ascii_case(b"etag") {
                     gathering.add(&header_name(name, redaction), &redaction.header(name, value));
                     return value;
@@ -124,8 +127,11 @@ impl Maps {
     /// A query's parameters.
     pub(super) fn write_query(&mut self, query: &Query, redaction: &Redaction) {
         for (name, value) in query.iter() {
-            // A name may hold an encoded `name=value` of its own.
-            self.gathering.add(&redaction.text(name), &redaction.parameter(name, value));
+            self.gathering.field(name, value, &mut self.query_lines, |gathering| {
+                // A name may hold an encoded `name=value` of its own.
+                gathering.add(&redaction.text(name), &redaction.parameter(name, value));
+                value
+            });
         }
         self.gathering.end(b"", &mut self.query);
     }
@@ -156,8 +162,8 @@ struct Entry {
 const MARKS: usize = br#""":"""#.len();
 
 impl Gathering {
-    /// Adds a header as it was kept, or as it is made now; `make` gives the value that was to be written.
-    fn header<'v>(&mut self, name: &[u8], value: &[u8], lines: &mut Lines, make: impl FnOnce(&mut Self) -> &'v [u8]) {
+    /// Adds a field as it was kept, or as it is made now; `make` gives the value that was to be written.
+    fn field<'v>(&mut self, name: &[u8], value: &[u8], lines: &mut Lines, make: impl FnOnce(&mut Self) -> &'v [u8]) {
         let from = self.text.len();
         if let Some(vacant) = lines.write(name, value, &mut self.text) {
             let wanted = make(self);
@@ -422,10 +428,16 @@ mod tests {
         for (name, value) in &fields {
             headers.push(name.as_bytes(), value.as_bytes());
         }
+        let query =
+            format!("X-Amz-Signature={secret}&x-amz-security-token={secret}&a%3Dtoken%3D{secret}=1&prefix=p&prefix=q");
+        let query = Query::parse(query.as_bytes());
         let mut maps = Maps::new(1);
         for _ in 0..4 {
             maps.write_request(&headers, &Redaction::default());
             maps.write_response(&headers, &Redaction::default());
+            maps.write_query(&query, &Redaction::default());
+            let shown: Value = serde_json::from_slice(&maps.query.json).unwrap();
+            assert_eq!((shown.as_object().unwrap().len(), &shown["prefix"]), (4, &Value::from("p,q")), "{shown}");
             assert!(!format!("{maps:?}").contains(&format!("{:?}", secret.as_bytes()).replace(['[', ']'], "")));
             assert_eq!(serde_json::from_slice::<Value>(&maps.request.json).unwrap().as_object().unwrap().len(), 6);
         }

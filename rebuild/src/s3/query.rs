@@ -1,7 +1,6 @@
 //! A request target cut into its parts, and the query as names and values.
 
 use percent_encoding::percent_decode;
-use std::borrow::Cow;
 
 /// A request target (RFC 9112, 3.2) in its parts, as sent, nothing decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,19 +33,26 @@ impl<'a> Target<'a> {
 /// The parameters of a query, decoded once, in their order. `+` stands for a space, as Go's `url.ParseQuery` has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    params: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names and values, one behind the other.
+    text: Vec<u8>,
+    /// Where the name and the value of each parameter end; it begins where the one before ends.
+    ends: Vec<(usize, usize)>,
 }
 
 impl Query {
     /// Parses a raw query. `a` and `a=` are equal; empty pieces (`&&`) are nothing.
     #[must_use]
     pub fn parse(raw: &[u8]) -> Self {
-        let pieces = raw.split(|&byte| byte == b'&').filter(|piece| !piece.is_empty());
-        let params = pieces.map(|piece| {
+        // Nothing gets longer by decoding.
+        let mut query = Self { text: Vec::with_capacity(raw.len()), ends: Vec::new() };
+        for piece in raw.split(|&byte| byte == b'&').filter(|piece| !piece.is_empty()) {
             let (name, value) = split_at_byte(piece, b'=').unwrap_or((piece, b""));
-            (decode_form(name), decode_form(value))
-        });
-        Self { params: params.collect() }
+            decode_form(name, &mut query.text);
+            let name_end = query.text.len();
+            decode_form(value, &mut query.text);
+            query.ends.push((name_end, query.text.len()));
+        }
+        query
     }
 
     /// The first value of that name (case-sensitive, as every S3 server has it).
@@ -64,18 +70,23 @@ impl Query {
     /// Where the first parameter of that name stands.
     #[must_use]
     pub fn position(&self, name: &str) -> Option<usize> {
-        self.params.iter().position(|(param, _)| param == name.as_bytes())
+        self.iter().position(|(param, _)| param == name.as_bytes())
     }
 
     /// All parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.params.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+        let mut begin = 0;
+        self.ends.iter().map(move |&(name_end, end)| {
+            let name = self.text.get(begin..name_end).unwrap_or_default();
+            begin = end;
+            (name, self.text.get(name_end..end).unwrap_or_default())
+        })
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.params.is_empty()
+        self.ends.is_empty()
     }
 }
 
@@ -94,13 +105,22 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
     rest(b"http://").or_else(|| rest(b"https://"))
 }
 
-fn decode_form(text: &[u8]) -> Vec<u8> {
-    let spaced: Cow<'_, [u8]> = if text.contains(&b'+') {
-        text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect()
-    } else {
-        Cow::Borrowed(text)
-    };
-    percent_decode(&spaced).collect()
+/// Appends it decoded.
+fn decode_form(mut text: &[u8], to: &mut Vec<u8>) {
+    while let Some(at) = memchr::memchr2(b'+', b'%', text) {
+        let (plain, rest) = text.split_at_checked(at).unwrap_or((text, &[]));
+        to.extend_from_slice(plain);
+        if rest.first() == Some(&b'+') {
+            to.push(b' ');
+            text = rest.get(1..).unwrap_or_default();
+        } else {
+            // Until a `+`, which is none of its business.
+            let (encoded, behind) = rest.split_at(memchr::memchr(b'+', rest).unwrap_or(rest.len()));
+            to.extend(percent_decode(encoded));
+            text = behind;
+        }
+    }
+    to.extend_from_slice(text);
 }
 
 #[cfg(test)]
@@ -118,5 +138,8 @@ mod tests {
         let query = Query::parse(b"a=1+2%2B%2526&&b&b=2");
         assert_eq!(query.first("a"), Some(&b"1 2+%26"[..]));
         assert_eq!((query.first("b"), query.position("b")), (Some(&b""[..]), Some(1)));
+        let query = Query::parse(b"+%41+=%zz%+%4&%4+1=%2");
+        let all: Vec<_> = query.iter().collect();
+        assert_eq!(all, [(&b" A "[..], &b"%zz% %4"[..]), (&b"%4 1"[..], &b"%2"[..])]);
     }
 }
