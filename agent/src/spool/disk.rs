@@ -55,6 +55,14 @@ struct Writer {
     _lock: Lock,
 }
 
+/// A frame that is in the database.
+struct Kept {
+    number: u64,
+    range: Range,
+    /// What every reader lost to the room it needed.
+    dropped: BTreeMap<String, Count>,
+}
+
 impl Disk {
     pub(super) fn open(settings: Settings, readers: &[String]) -> Result<(Self, Recovered), SpoolError> {
         place::prepare(&settings.dir)?;
@@ -111,10 +119,10 @@ impl Disk {
                 .and_then(|()| self.try_append(&mut writer, &body, key, mark, announced));
         }
         match done {
-            Ok((number, dropped, range)) => {
+            Ok(Kept { number, range, dropped }) => {
                 let Range { instance_id, first: first_sequence, .. } = range;
                 self.fresh().keep(Frame { number, key, lines: lines.to_vec(), instance_id, first_sequence });
-                Appended::Stored { number, dropped }
+                Appended::Stored { number, dropped: dropped.into_iter().collect() }
             }
             Err(fault) => Appended::Refused(fault.refused()),
         }
@@ -127,7 +135,7 @@ impl Disk {
         key: Uuid,
         mark: &Mark,
         announced: &[u64],
-    ) -> Result<(u64, Vec<(String, Count)>, Range), Fault> {
+    ) -> Result<Kept, Fault> {
         let mut state = self.known().state.clone();
         let number = state.newest + 1;
         let (row, head) = Row::new(number, key, mark, body).ok_or(Fault::TooLarge)?;
@@ -171,7 +179,7 @@ impl Disk {
         let range = info.range.clone();
         known.insert(number, info);
         say(&mut writer.tail, &known.state);
-        Ok((number, dropped.into_iter().collect(), range))
+        Ok(Kept { number, range, dropped })
     }
 
     /// How much room there is for this row, after making some outside of the database.

@@ -4,6 +4,8 @@
 //! moves bytes by every system call there is. Both ends derive the same plan from a seed, and every byte of a stream is
 //! a function of its offset, so each sample can be checked where it stands.
 
+#[cfg(target_arch = "x86_64")]
+mod compat;
 mod cpus;
 pub(crate) mod layers;
 mod notes;

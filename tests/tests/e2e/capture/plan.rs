@@ -25,7 +25,8 @@ pub enum Way {
     RecvMmsg,
     /// A list of three.
     RecvMmsgThree,
-    /// By a 32-bit system call.
+    /// By a 32-bit system call, which x86-64 has.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no such calls there"))]
     Recv32,
     /// By an option of the socket, that maps its pages.
     ByOption,
@@ -48,6 +49,7 @@ pub enum Way {
     OtherThread,
     SendMmsg,
     SendMmsgThree,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no such calls there"))]
     Write32,
     Sendfile,
     SpliceTo,
@@ -68,6 +70,7 @@ const ALL: &[Way] = &[
     Bytewise,
     RecvMmsg,
     RecvMmsgThree,
+    #[cfg(target_arch = "x86_64")]
     Recv32,
     ByOption,
     Truncate,
@@ -84,6 +87,7 @@ const ALL: &[Way] = &[
     OtherThread,
     SendMmsg,
     SendMmsgThree,
+    #[cfg(target_arch = "x86_64")]
     Write32,
     Sendfile,
     SpliceTo,

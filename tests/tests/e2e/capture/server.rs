@@ -1,6 +1,8 @@
 //! The server process: does what a plan says, by the system call that each step names.
 #![expect(unsafe_code, reason = "every way to call the kernel with a socket is the point of it")]
 
+#[cfg(target_arch = "x86_64")]
+use super::compat;
 use super::odd;
 use super::plan::{Plan, Priority, SEED_BYTES, Step, Way};
 use s3auditd_common::sample::Kind;
@@ -122,7 +124,8 @@ unsafe fn receive_once(fd: RawFd, way: Way, buffer: &mut [u8], left: usize) -> i
                 libc::recv(fd, to, left, 0)
             }
             Way::RecvMmsgThree => odd::three_messages(fd, to.cast(), left, true),
-            Way::Recv32 => odd::recv_32(fd, buffer),
+            #[cfg(target_arch = "x86_64")]
+            Way::Recv32 => compat::recv_32(fd, buffer),
             Way::RecvMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::recvmmsg(fd, &raw mut messages, 1, 0, null_mut()) == 1 {
@@ -198,7 +201,8 @@ unsafe fn send_once(fd: RawFd, way: Way, rest: &[u8], file: RawFd) -> isize {
             Way::SendMsg => libc::sendmsg(fd, &raw const message, 0),
             Way::ZeroCopy => libc::sendmsg(fd, &raw const message, libc::MSG_ZEROCOPY),
             Way::SendMmsgThree => odd::three_messages(fd, from.cast_mut().cast(), rest.len(), false),
-            Way::Write32 => odd::write_32(fd, rest),
+            #[cfg(target_arch = "x86_64")]
+            Way::Write32 => compat::write_32(fd, rest),
             Way::SendMmsg => {
                 let mut messages = libc::mmsghdr { msg_hdr: message, msg_len: 0 };
                 if libc::sendmmsg(fd, &raw mut messages, 1, 0) == 1 { messages.msg_len as isize } else { -1 }
