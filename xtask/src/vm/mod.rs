@@ -27,6 +27,7 @@ use qemu::Qemu;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -238,7 +239,8 @@ fn suite(processor: Processor) -> anyhow::Result<PathBuf> {
         executable: Option<PathBuf>,
     }
     let build = ["test", "--quiet", "--test", "e2e", "--no-run", "--message-format", "json"];
-    let said = output(&mut processor.cargo(&build)).context("building the end-to-end suite")?;
+    // What the compiler has against it is said.
+    let said = output(processor.cargo(&build).stderr(Stdio::inherit())).context("building the end-to-end suite")?;
     let messages = said.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
     // The binaries of its package are built, and named, too.
     let mut suites = messages.filter(|message| message.target.name == "e2e").filter_map(|message| message.executable);
