@@ -91,7 +91,7 @@ struct Bench {
 
 impl Bench {
     fn pairs(&self) -> usize {
-        self.pairs.unwrap_or(if self.effort == Effort::Quick { 4 } else { 10 })
+        self.pairs.unwrap_or(if self.effort == Effort::Quick { 3 } else { 10 })
     }
 
     const fn repeats(&self) -> usize {
