@@ -55,14 +55,6 @@ struct Writer {
     _lock: Lock,
 }
 
-/// A frame that is in the database.
-struct Kept {
-    number: u64,
-    range: Range,
-    /// What every reader lost to the room it needed.
-    dropped: BTreeMap<String, Count>,
-}
-
 impl Disk {
     pub(super) fn open(settings: Settings, readers: &[String]) -> Result<(Self, Recovered), SpoolError> {
         place::prepare(&settings.dir)?;
@@ -119,15 +111,15 @@ impl Disk {
                 .and_then(|()| self.try_append(&mut writer, &body, key, mark, announced));
         }
         match done {
-            Ok(Kept { number, range, dropped }) => {
-                let Range { instance_id, first: first_sequence, .. } = range;
-                self.fresh().keep(Frame { number, key, lines: lines.to_vec(), instance_id, first_sequence });
+            Ok((number, dropped)) => {
+                self.fresh().keep(Frame::of(number, key, lines.to_vec(), &Range::of(mark, body.count)));
                 Appended::Stored { number, dropped: dropped.into_iter().collect() }
             }
             Err(fault) => Appended::Refused(fault.refused()),
         }
     }
 
+    /// The frame's number, and what every reader lost to the room it needed.
     fn try_append(
         &self,
         writer: &mut Writer,
@@ -135,7 +127,7 @@ impl Disk {
         key: Uuid,
         mark: &Mark,
         announced: &[u64],
-    ) -> Result<Kept, Fault> {
+    ) -> Result<(u64, BTreeMap<String, Count>), Fault> {
         let mut state = self.known().state.clone();
         let number = state.newest + 1;
         let (row, head) = Row::new(number, key, mark, body).ok_or(Fault::TooLarge)?;
@@ -175,11 +167,9 @@ impl Disk {
         let mut known = self.known();
         known.state = state;
         known.forget_gone();
-        let info = head.info();
-        let range = info.range.clone();
-        known.insert(number, info);
+        known.insert(number, head.info());
         say(&mut writer.tail, &known.state);
-        Ok(Kept { number, range, dropped })
+        Ok((number, dropped))
     }
 
     /// How much room there is for this row, after making some outside of the database.

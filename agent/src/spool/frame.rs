@@ -32,7 +32,8 @@ pub(super) struct Body {
     bytes: Bytes,
     packed: bool,
     checksum: u32,
-    count: Count,
+    /// Of the lines.
+    pub(super) count: Count,
 }
 
 impl Body {
@@ -94,8 +95,7 @@ impl Row {
             return None;
         }
         let body = if head.packed { unpacked(&self.body, &head)? } else { self.body };
-        let Range { instance_id, first, .. } = head.range();
-        Some(Frame { number, key: Uuid::from_u128(head.key), lines: lines(&body)?, instance_id, first_sequence: first })
+        Some(Frame::of(number, Uuid::from_u128(head.key), lines(&body)?, &head.range()))
     }
 }
 

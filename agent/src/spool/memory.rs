@@ -45,12 +45,12 @@ impl Memory {
         }
         let number = held.known.state.newest + 1;
         let range = Range::of(&mark, count);
-        let (instance_id, first_sequence) = (range.instance_id.clone(), range.first);
+        let frame = Frame::of(number, key, lines, &range);
         held.known.insert(number, Info { range, time_ns: mark.time_ns });
         held.known.state.newest = number;
         held.known.state.mark = Some(mark);
         held.known.state.announced(announced);
-        held.frames.push_back(Frame { number, key, lines, instance_id, first_sequence });
+        held.frames.push_back(frame);
         Appended::Stored { number, dropped: Vec::new() }
     }
 

@@ -63,6 +63,13 @@ pub struct Frame {
     pub first_sequence: u64,
 }
 
+impl Frame {
+    /// Of lines that have these numbers.
+    fn of(number: u64, key: Uuid, lines: Vec<Bytes>, range: &Range) -> Self {
+        Self { number, key, lines, instance_id: Arc::clone(&range.instance_id), first_sequence: range.first }
+    }
+}
+
 /// Where the record stream stood behind a frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {

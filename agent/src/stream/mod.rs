@@ -124,8 +124,7 @@ impl Author {
         let record = self.maker.record(reading, self.clock);
         let (sequence, mut text) = (record.sequence(), std::mem::take(&mut self.text));
         record.write_json(&mut text);
-        self.text = self.push(sequence, Kind::Operation, text);
-        self.text.shrink_to(USUAL_LINE_BYTES);
+        self.push(sequence, Kind::Operation, text);
         self.checkpoint_if_due();
     }
 
@@ -213,15 +212,20 @@ impl Author {
     fn event(&mut self, event: Event, now_ns: u64) -> u64 {
         self.now_ns = self.now_ns.max(now_ns);
         let record = self.maker.event(event, self.clock.at(now_ns));
-        let _text = self.push(record.sequence, record.kind, record.json);
+        self.push(record.sequence, record.kind, record.json);
         record.sequence
     }
 
-    /// Gives the text back, which is not needed any more.
-    fn push(&mut self, sequence: u64, kind: Kind, json: Vec<u8>) -> Vec<u8> {
+    fn push(&mut self, sequence: u64, kind: Kind, json: Vec<u8>) {
         let text = self.seal.line(json);
+        self.push_sealed(sequence, kind, text);
+    }
+
+    /// Keeps a copy; the memory serves the next operation's line.
+    fn push_sealed(&mut self, sequence: u64, kind: Kind, text: Vec<u8>) {
         self.lines.push_back(Line { sequence, kind, bytes: self.roll.keep(&text) });
-        text
+        self.text = text;
+        self.text.shrink_to(USUAL_LINE_BYTES);
     }
 
     fn checkpoint_if_due(&mut self) {
@@ -243,7 +247,7 @@ impl Author {
         };
         let record = self.maker.event(Event::Checkpoint(checkpoint), self.clock.at(self.now_ns));
         self.uncovered = record.sequence;
-        let bytes = self.roll.keep(&self.seal.sign(record.json, self.now_ns));
-        self.lines.push_back(Line { sequence: record.sequence, kind: record.kind, bytes });
+        let text = self.seal.sign(record.json, self.now_ns);
+        self.push_sealed(record.sequence, record.kind, text);
     }
 }

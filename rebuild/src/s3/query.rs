@@ -1,6 +1,7 @@
 //! A request target cut into its parts, and the query as names and values.
 
 use percent_encoding::percent_decode;
+use std::borrow::Cow;
 
 /// A request target (RFC 9112, 3.2) in its parts, as sent, nothing decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,21 +107,13 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// Appends it decoded.
-fn decode_form(mut text: &[u8], to: &mut Vec<u8>) {
-    while let Some(at) = memchr::memchr2(b'+', b'%', text) {
-        let (plain, rest) = text.split_at_checked(at).unwrap_or((text, &[]));
-        to.extend_from_slice(plain);
-        if rest.first() == Some(&b'+') {
+fn decode_form(text: &[u8], to: &mut Vec<u8>) {
+    for (nth, part) in text.split(|&byte| byte == b'+').enumerate() {
+        if nth > 0 {
             to.push(b' ');
-            text = rest.get(1..).unwrap_or_default();
-        } else {
-            // Until a `+`, which is none of its business.
-            let (encoded, behind) = rest.split_at(memchr::memchr(b'+', rest).unwrap_or(rest.len()));
-            to.extend(percent_decode(encoded));
-            text = behind;
         }
+        to.extend_from_slice(&Cow::from(percent_decode(part)));
     }
-    to.extend_from_slice(text);
 }
 
 #[cfg(test)]
