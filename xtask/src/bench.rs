@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.peer() {
         match peer::built(&fetch::cache()?) {
             Ok(peer) => drop(bench.env("S3AUDITD_BENCH_PEER", peer)),
-            Err(why) => eprintln!("fetch: no OpenTelemetry agent: {why:#}"),
+            Err(why) => fetch::say(&format!("no OpenTelemetry agent: {why:#}")),
         }
     }
     succeed(bench.args(&args.part))

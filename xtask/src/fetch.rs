@@ -212,6 +212,6 @@ fn npm(cache: &Path, tool: &str) -> anyhow::Result<PathBuf> {
     Ok(place)
 }
 
-fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     eprintln!("fetch: {what}");
 }

@@ -4,6 +4,7 @@
 //! module and as its own Dockerfile does it: `go generate` with Debian's clang, which is unpacked and not installed.
 
 use crate::apt::{codename, unpacked};
+use crate::fetch::say;
 use crate::process::{command, output, succeed, workspace};
 use anyhow::Context as _;
 use std::fs;
@@ -24,7 +25,7 @@ pub(crate) fn built(cache: &Path) -> anyhow::Result<PathBuf> {
     if fs::read_to_string(&mark).is_ok_and(|marked| marked == text) {
         return Ok(binary);
     }
-    eprintln!("fetch: building OpenTelemetry's agent for Go programs {VERSION} (some minutes)");
+    say(&format!("building OpenTelemetry's agent for Go programs {VERSION} (some minutes)"));
     let clang = cache.join(format!("clang-{}", codename()?));
     unpacked(&clang, &["clang", "llvm"])?;
     let copy = cache.join(format!("opentelemetry-auto-{VERSION}.{}", std::process::id()));

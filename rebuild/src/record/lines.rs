@@ -11,7 +11,7 @@ const PLACES: usize = 512;
 /// Longer ones, as they came and as they are written together, are not kept.
 const MAX_FIELD_BYTES: usize = 1024;
 
-/// See the module. Those of requests and those of replies are written in different ways, so each side has its own.
+/// See the module. Those of requests, of replies and of queries are written in different ways, so each has its own.
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     key: u64,

@@ -65,8 +65,7 @@ impl<'a> Elf<'a> {
     pub(super) fn word_behind(&self, name: &[u8], is_it: impl Fn(&str) -> bool) -> Option<String> {
         const LONGEST: usize = 24;
         let (_, data) = self.section(&[".rodata"])?;
-        let names = data.windows(name.len()).enumerate().filter(|(_, window)| *window == name);
-        names.filter_map(|(at, _)| data.get(at + name.len()..)).find_map(|text| {
+        memmem::find_iter(data, name).filter_map(|at| data.get(at + name.len()..)).find_map(|text| {
             let is_of_it = |byte: &u8| byte.is_ascii_alphanumeric() || b".+-".contains(byte);
             let end = text.iter().take(LONGEST).position(|byte| !is_of_it(byte))?;
             let text = std::str::from_utf8(text.get(..end)?).ok()?;
