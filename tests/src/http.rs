@@ -3,7 +3,7 @@
 use crate::patience::stretched;
 use anyhow::{Context as _, bail};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,8 +224,8 @@ impl Connection {
     fn fill(&mut self) -> anyhow::Result<bool> {
         let mut piece = vec![0; 64 * 1024];
         let length = match &mut self.stream {
-            Stream::Plain(stream) => stream.read(&mut piece),
-            Stream::Tls(stream) => stream.read(&mut piece),
+            Stream::Plain(stream) => read(stream, &mut piece),
+            Stream::Tls(stream) => read(stream, &mut piece),
         };
         let length = length.context("receiving")?;
         piece.truncate(length);
@@ -242,6 +242,20 @@ impl Reply {
             let (field, value) = line.split_once(':')?;
             field.eq_ignore_ascii_case(name).then(|| value.trim())
         })
+    }
+}
+
+/// Bytes as they come, asked for again after a signal: the kernel does not do so itself for a socket with a time-out,
+/// not even if nobody handles the signal (seen once, in a guest).
+///
+/// # Errors
+/// The stream's.
+pub fn read(stream: &mut impl Read, piece: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 
@@ -276,6 +290,31 @@ mod tests {
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
         let reply = answered(wire, b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!((reply.status, reply.body.as_slice(), reply.received), (200, b"abc".as_slice(), wire.len() as u64));
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "signals have no safe interface")]
+    fn a_signal_does_not_end_the_wait_for_a_reply() {
+        extern "C" fn ignore(_: libc::c_int) {}
+        let handler = ignore as extern "C" fn(libc::c_int);
+        // SAFETY: the handler touches nothing.
+        unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+        // SAFETY: it has no preconditions.
+        let reader = unsafe { libc::pthread_self() };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(2));
+                // SAFETY: the reader's thread joins this one, so it is there.
+                assert_eq!(unsafe { libc::pthread_kill(reader, libc::SIGUSR1) }, 0);
+            }
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        });
+        let reply = Connection::open(address).unwrap().ask(b"GET / HTTP/1.1\r\n\r\n");
+        server.join().unwrap();
+        assert_eq!(reply.unwrap().status, 204);
     }
 
     #[test]

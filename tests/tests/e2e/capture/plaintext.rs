@@ -8,10 +8,11 @@ use s3auditd::capture::{Capture, CaptureSettings};
 use s3auditd_common::counters::KernelCounter;
 use s3auditd_common::sample::{Kind, Layer, Unseen};
 use s3auditd_tests::gateway::https;
+use s3auditd_tests::http::read;
 use s3auditd_tests::patience::stretched;
 use std::{
     collections::{HashMap, HashSet},
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
@@ -216,7 +217,7 @@ fn connection(address: SocketAddr, config: &Arc<ClientConfig>, name: usize) -> a
                 if let Some(head) = head.filter(|head| reply.len() >= head + expected) {
                     break head;
                 }
-                let got = stream.read(&mut piece)?;
+                let got = read(&mut stream, &mut piece)?;
                 ensure!(got > 0, "{target}: the connection closed");
                 reply.extend_from_slice(piece.get(..got).unwrap_or_default());
             };
