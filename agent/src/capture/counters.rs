@@ -14,6 +14,7 @@ pub(super) struct Counters {
 }
 
 /// What they were at one moment.
+#[derive(Default, PartialEq, Eq)]
 pub(super) struct Counts {
     possible_cpus: usize,
     /// Slot by slot, of each a value for every possible CPU.

@@ -69,18 +69,34 @@ const INTERRUPTED: u16 = 0x10;
 const IPPROTO_TCP: u8 = 6;
 const LISTEN: u8 = 10;
 
-/// Sockets (inodes) that listen, with their ports. None: the kernel does not answer (no `tcp_diag`, or it is not allowed), or
-/// not wholly.
-pub(super) fn listening() -> Option<Found> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG)).ok()?;
-    let mut found = Found::new();
-    ask(&socket, AddressFamily::INET, &mut found)?;
-    ask(&socket, AddressFamily::INET6, &mut found)?;
-    Some(found)
+/// Who asks.
+#[derive(Default)]
+pub(super) struct Diag {
+    /// Kept open after an answer that ended well.
+    socket: Option<OwnedFd>,
+    /// Room for a part of an answer: at most 32 KiB.
+    answer: Vec<u8>,
 }
 
-fn ask(socket: &OwnedFd, family: AddressFamily, found: &mut Found) -> Option<()> {
+impl Diag {
+    /// Sockets (inodes) that listen, with their ports. None: the kernel does not answer (no `tcp_diag`, or it is not allowed),
+    /// or not wholly.
+    pub(super) fn listening(&mut self) -> Option<Found> {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG)).ok()?,
+        };
+        self.answer.resize(32 * 1024, 0);
+        let mut found = Found::new();
+        ask(&socket, AddressFamily::INET, &mut self.answer, &mut found)?;
+        ask(&socket, AddressFamily::INET6, &mut self.answer, &mut found)?;
+        self.socket = Some(socket);
+        Some(found)
+    }
+}
+
+fn ask(socket: &OwnedFd, family: AddressFamily, answer: &mut [u8], found: &mut Found) -> Option<()> {
     let request = Request {
         len: u32::try_from(size_of::<Request>()).ok()?,
         kind: SOCK_DIAG_BY_FAMILY,
@@ -95,10 +111,9 @@ fn ask(socket: &OwnedFd, family: AddressFamily, found: &mut Found) -> Option<()>
         id: [0; 48],
     };
     send(socket, request.as_bytes(), SendFlags::empty()).ok()?;
-    // The kernel answers at once, in parts of at most 32 KiB.
-    let mut answer = vec![0; 32 * 1024];
+    // The kernel answers at once, in parts.
     loop {
-        let read = match recv(socket, &mut answer, RecvFlags::empty()) {
+        let read = match recv(socket, &mut *answer, RecvFlags::empty()) {
             Ok((_, read)) => read,
             Err(Errno::INTR) => continue,
             Err(_) => return None,
@@ -180,7 +195,9 @@ mod tests {
         let bound = listeners.iter().flatten().map(|listener| listener.local_addr().unwrap().port());
         let bound: Vec<u16> = bound.collect();
         assert!(!bound.is_empty());
-        if let Some(found) = listening() {
+        let mut diag = Diag::default();
+        // With the socket that is new, and with the one that was kept.
+        for found in [diag.listening(), diag.listening()].into_iter().flatten() {
             assert!(bound.iter().all(|port| found.values().any(|found| found == port)), "{bound:?} in {found:?}");
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{
     lookout::{Lookout, News},
-    sockets::{self, Listener, Listening},
+    sockets::{self, Here, Listener, Listening},
 };
 use std::{
     collections::BTreeSet,
@@ -57,6 +57,7 @@ impl Listeners {
 
 /// What was seen, and when it is time to look again.
 pub(super) struct Look {
+    own: Here,
     here: Listening,
     elsewhere: Listening,
     elsewhere_seen: Instant,
@@ -66,12 +67,13 @@ pub(super) struct Look {
 impl Look {
     /// Looks everywhere.
     pub(super) fn first() -> Self {
-        let (here, elsewhere) = (sockets::listening_here(), sockets::listening_elsewhere());
-        Self { here, elsewhere, elsewhere_seen: Instant::now(), elsewhere_every: ELSEWHERE_EVERY }
+        let mut own = Here::find();
+        let (here, elsewhere) = (own.listening(), sockets::listening_elsewhere());
+        Self { own, here, elsewhere, elsewhere_seen: Instant::now(), elsewhere_every: ELSEWHERE_EVERY }
     }
 
     fn again(&mut self) {
-        self.here = sockets::listening_here();
+        self.here = self.own.listening();
         if self.elsewhere_seen.elapsed() >= self.elsewhere_every {
             let began = Instant::now();
             self.elsewhere = sockets::listening_elsewhere();

@@ -11,10 +11,32 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
+    time::{Duration, Instant},
 };
 
-/// By first program of an event. An event of which nothing was seen was missed by every program that it has.
-pub(super) fn runs(ebpf: &Ebpf) -> BTreeMap<String, u64> {
+/// So old they may be while nothing else is counted.
+const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// As they were read last: that takes a call for each program.
+#[derive(Default)]
+pub(super) struct MissedRuns {
+    runs: BTreeMap<String, u64>,
+    read: Option<Instant>,
+}
+
+impl MissedRuns {
+    /// By first program of an event. At rest, which is when nothing was counted since, not always read anew.
+    pub(super) fn get(&mut self, ebpf: &Ebpf, rests: bool) -> BTreeMap<String, u64> {
+        if !rests || self.read.is_none_or(|read| read.elapsed() >= KEPT_FOR) {
+            self.runs = runs(ebpf);
+            self.read = Some(Instant::now());
+        }
+        self.runs.clone()
+    }
+}
+
+/// An event of which nothing was seen was missed by every program that it has.
+fn runs(ebpf: &Ebpf) -> BTreeMap<String, u64> {
     let missed = ebpf.programs().filter_map(|(name, program)| Some((first_of(name), of_program(program).ok()?)));
     missed.fold(BTreeMap::new(), |mut least, (event, runs)| {
         let of_event = least.entry(event.to_owned()).or_insert(runs);

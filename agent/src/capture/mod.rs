@@ -39,6 +39,7 @@ use aya_log::EbpfLogger;
 use counters::{Counters, Counts};
 use grace::Grace;
 use listeners::{Listeners, Look};
+use missed::MissedRuns;
 use rings::{CpuRead, Rings};
 use s3auditd_common::{
     counters::{KernelCounter, PROGRAMS},
@@ -97,6 +98,9 @@ pub struct Capture {
     rings: Rings,
     windows: Windows,
     counters: Counters,
+    /// As the last status says.
+    counted: Counts,
+    missed: MissedRuns,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     grace: Grace,
     grace_wanted: bool,
@@ -183,6 +187,8 @@ impl Capture {
             rings,
             windows: Windows { map: windows, failed: 0 },
             counters,
+            counted: Counts::default(),
+            missed: MissedRuns::default(),
             logger,
             grace,
             grace_wanted: true,
@@ -254,6 +260,8 @@ impl Capture {
         if let Err(error) = attach::set_ports(&mut self.ebpf, &[]) {
             warn!(%error, "the probes could not be told to stop; what they see from here on is not drained");
         }
+        // The last word on them is to be true.
+        self.missed = MissedRuns::default();
         let now = monotonic_ns();
         // Bounded, should the kernel never answer; a grace period takes milliseconds.
         for _ in 0..500 {
@@ -270,9 +278,10 @@ impl Capture {
     pub fn status(&mut self) -> CaptureStatus {
         let counts = self.counters.read();
         self.follow(&counts);
+        let missed_runs = self.missed.get(&self.ebpf, counts == self.counted);
         let listening = self.listeners.ports();
         let ports = self.settings.ports.iter();
-        CaptureStatus {
+        let status = CaptureStatus {
             backend: self.backend.to_owned(),
             backend_reason: self.reason.clone(),
             ports: ports.map(|port| PortStatus { port: *port, listening: listening.contains(port) }).collect(),
@@ -280,10 +289,12 @@ impl Capture {
             ring_bytes: self.settings.ring_bytes as u64,
             open_at_start: self.open_at_start,
             failed_windows: self.windows.failed,
-            missed_runs: missed::runs(&self.ebpf),
+            missed_runs,
             verified_instructions: self.verified_instructions.clone(),
             tls: self.tls.as_ref().map(Tls::status).unwrap_or_default(),
-        }
+        };
+        self.counted = counts;
+        status
     }
 
     fn cpu_status(&self, counts: &Counts) -> Vec<CpuStatus> {

@@ -83,7 +83,7 @@ impl Rings {
             said: BTreeSet::new(),
             online: Online::default(),
         };
-        let online = rings.online.read();
+        let online = rings.online.read().map(<[u32]>::to_vec);
         for cpu in online.map_err(|source| AttachError::System { what: "the list of online CPUs", source })? {
             rings.add(cpu).map_err(|source| AttachError::Ring { cpu, ring_bytes, source })?;
         }
@@ -116,8 +116,8 @@ impl Rings {
                 self.retired.push((ring, u64::MAX));
             }
         }
-        let without: Vec<_> =
-            online.into_iter().filter(|cpu| self.open.iter().all(|ring| ring.cpu() != *cpu)).collect();
+        let is_without = |cpu: &&u32| self.open.iter().all(|ring| ring.cpu() != **cpu);
+        let without: Vec<_> = online.iter().filter(is_without).copied().collect();
         for cpu in without {
             match self.add(cpu) {
                 Ok(()) => {
@@ -197,6 +197,8 @@ struct Online {
     file: Option<File>,
     /// As it was read last.
     text: Vec<u8>,
+    /// What it says.
+    cpus: Vec<u32>,
 }
 
 impl Online {
@@ -208,12 +210,16 @@ impl Online {
     }
 
     /// The CPUs.
-    fn read(&mut self) -> io::Result<Vec<u32>> {
-        let mut now = [0; 256];
-        // What is compared later is older than what is returned: no change is missed.
-        let read = self.look(&mut now).unwrap_or_default();
-        self.text = now.get(..read).unwrap_or_default().to_vec();
-        aya::util::online_cpus().map_err(|(_, source)| source)
+    fn read(&mut self) -> io::Result<&[u32]> {
+        if self.changed() || self.cpus.is_empty() {
+            let mut now = [0; 256];
+            // What is compared later is older than what is returned: no change is missed.
+            let read = self.look(&mut now).unwrap_or_default();
+            self.text = now.get(..read).unwrap_or_default().to_vec();
+            self.cpus.clear();
+            self.cpus = aya::util::online_cpus().map_err(|(_, source)| source)?;
+        }
+        Ok(&self.cpus)
     }
 
     fn look(&mut self, now: &mut [u8]) -> io::Result<usize> {

@@ -4,7 +4,7 @@
 //! A namespace is read through one of its processes (`/proc/PID/net`). So the agent has to see the processes of the node
 //! (its own PID namespace has to be the host's), and a namespace that no process is in is not seen.
 
-use super::diag;
+use super::diag::Diag;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -32,20 +32,33 @@ pub struct Listener {
     pub namespace: u64,
 }
 
-/// What listens in the agent's own namespace.
-#[must_use]
-pub fn listening_here() -> Listening {
-    let mut listening = Listening::new();
-    if let Some(namespace) = namespace_of("self") {
-        match diag::listening() {
-            Some(sockets) => {
-                let here = |(socket, port)| (socket, Listener { port, namespace });
-                listening.extend(sockets.into_iter().map(here));
-            }
-            None => drop(listeners("self", namespace, &mut listening)),
-        }
+/// The agent's own namespace, which it never leaves.
+pub struct Here {
+    namespace: Option<u64>,
+    diag: Diag,
+}
+
+impl Here {
+    /// Finds out which it is.
+    #[must_use]
+    pub fn find() -> Self {
+        Self { namespace: namespace_of("self"), diag: Diag::default() }
     }
-    listening
+
+    /// What listens in it.
+    pub fn listening(&mut self) -> Listening {
+        let mut listening = Listening::new();
+        if let Some(namespace) = self.namespace {
+            match self.diag.listening() {
+                Some(sockets) => {
+                    let here = |(socket, port)| (socket, Listener { port, namespace });
+                    listening.extend(sockets.into_iter().map(here));
+                }
+                None => drop(listeners("self", namespace, &mut listening)),
+            }
+        }
+        listening
+    }
 }
 
 /// The same in all namespaces but the agent's own. Looks at every process once.
@@ -172,7 +185,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (namespace, socket) = (namespace_of("self").unwrap(), rustix::fs::fstat(&listener).unwrap().st_ino);
         let listens = Listener { port: address.port(), namespace };
-        assert_eq!(listening_here().get(&socket), Some(&listens));
+        assert_eq!(Here::find().listening().get(&socket), Some(&listens));
         let mut shown = Listening::new();
         assert_eq!(listeners("self", namespace, &mut shown), Some(()));
         assert_eq!(shown.get(&socket), Some(&listens), "the tables and the kernel's answer agree");

@@ -119,7 +119,7 @@ impl Facts {
     pub async fn gather(config: &Config, ask_webhooks: bool) -> Self {
         let settings = CaptureSettings { ports: Vec::new(), ..capture_settings(config) };
         let (backends, capture) = tried(settings);
-        let listening = [sockets::listening_here(), sockets::listening_elsewhere()];
+        let listening = [sockets::Here::find().listening(), sockets::listening_elsewhere()];
         let namespaces = |port| {
             let on_it = listening.iter().flat_map(BTreeMap::values).filter(|listener| listener.port == port);
             on_it.map(|listener| listener.namespace).collect()
