@@ -57,7 +57,11 @@ pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other
         (*header).local_port = origin.port;
         (*header).kind = kind as u8;
         (*header).layer = origin.layer as u8;
-        (*header).reserved = [0; 3];
+        // One by one, see `walk::zero`.
+        let reserved = (&raw mut (*header).reserved).cast::<u8>();
+        reserved.write_volatile(0);
+        reserved.add(1).write_volatile(0);
+        reserved.add(2).write_volatile(0);
         if let Some(state) = origin.state {
             (*header).lost = (*state.as_ptr()).lost;
             (*header).role = (*state.as_ptr()).role as u8;
@@ -65,10 +69,12 @@ pub unsafe fn fill(header: *mut SampleHeader, origin: &Origin, kind: Kind, other
             (*header).lost = 0;
             (*header).role = Role::Unknown as u8;
         }
-        (*header).comm = [0; 16];
+        let comm = &raw mut (*header).comm;
         if in_task {
-            // On failure the name stays empty.
-            let _unnamed = bpf_get_current_comm((&raw mut (*header).comm).cast(), 16);
+            // It writes all of it; on failure the name is empty.
+            let _unnamed = bpf_get_current_comm(comm.cast(), 16);
+        } else {
+            *comm = [0; 16];
         }
         origin.tcp.write_endpoints(&mut *header);
     }

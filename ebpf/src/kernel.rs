@@ -279,10 +279,10 @@ impl TcpSock {
                 local.cast::<[u64; 2]>().write_unaligned(self.sock.read(|o| &o.sk_v6_rcv_saddr));
                 remote.cast::<[u64; 2]>().write_unaligned(self.sock.read(|o| &o.sk_v6_daddr));
             } else {
-                *local = [0; 16];
-                *remote = [0; 16];
-                local.cast::<u32>().write_unaligned(self.sock.read(|o| &o.sk_rcv_saddr));
-                remote.cast::<u32>().write_unaligned(self.sock.read(|o| &o.sk_daddr));
+                // Whole, in four bytes each: zeros first would be a call of `memset`, which goes byte by byte.
+                let (from, to) = (self.sock.read(|o| &o.sk_rcv_saddr), self.sock.read(|o| &o.sk_daddr));
+                local.cast::<[u32; 4]>().write_unaligned([from, 0, 0, 0]);
+                remote.cast::<[u32; 4]>().write_unaligned([to, 0, 0, 0]);
             }
         }
     }

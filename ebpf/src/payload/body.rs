@@ -17,7 +17,7 @@ use core::{
     ptr::NonNull,
 };
 use s3auditd_common::{
-    head::{LOOK_BYTES, MAX_LOOK_STEPS, begins, may_be_left_out},
+    head::{LOOK_BYTES, Look, MAX_LOOK_STEPS, begins, may_be_left_out},
     sample::Direction,
     settings::ConnectionState,
 };
@@ -61,6 +61,7 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
         if !long || !may_be_left_out(direction, *request, first, second) {
             return;
         }
+        walk.look = Look::START;
         // SAFETY: the callback has the signature that the helper calls, and the caller upholds the rest.
         unsafe { bpf_loop(MAX_LOOK_STEPS, step as *mut c_void, carry, 0) };
         let Some(announced) = walk.look.announced(direction) else { return };

@@ -131,36 +131,27 @@ pub struct Start {
 }
 
 impl Walk {
+    /// [`Walk::start_at`] does the rest; a look begins when something is looked at.
     #[inline(always)]
     pub fn begin(&mut self, start: &Start) {
-        *self = Self {
-            segments: 0,
-            segment_count: 0,
-            next_segment: 0,
-            address: 0,
-            in_segment: 0,
-            back: 0,
-            in_kernel: 0,
-            skip: u64::from(start.skip),
-            wanted: u64::from(start.wanted),
-            filled: 0,
-            emitted: 0,
-            emitted_bytes: 0,
-            lost_full: 0,
-            lost_refused: 0,
-            lost_bytes: 0,
-            cookie: start.cookie,
-            from: start.seq.wrapping_add(start.skip),
-            end: start.seq.wrapping_add(start.len),
-            program: start.program,
-            unlimited: start.unlimited,
-            seq: start.seq.wrapping_add(start.skip),
-            faulted: 0,
-            unseen: 0,
-            held: start.held,
-            told_later: 0,
-            look: Look::START,
-        };
+        self.skip = u64::from(start.skip);
+        self.wanted = u64::from(start.wanted);
+        self.cookie = start.cookie;
+        self.from = start.seq.wrapping_add(start.skip);
+        self.end = start.seq.wrapping_add(start.len);
+        self.program = start.program;
+        self.unlimited = start.unlimited;
+        self.seq = start.seq.wrapping_add(start.skip);
+        self.held = start.held;
+        zero(&mut self.next_segment);
+        zero(&mut self.filled);
+        zero(&mut self.emitted);
+        zero(&mut self.emitted_bytes);
+        zero(&mut self.lost_full);
+        zero(&mut self.lost_refused);
+        zero(&mut self.lost_bytes);
+        zero(&mut self.faulted);
+        zero(&mut self.told_later);
     }
 
     /// Where the call's `len` bytes lie.
@@ -176,6 +167,13 @@ impl Walk {
         self.in_kernel = u64::from(self.back != 0);
         self.unseen = u32::from(source.unseen);
     }
+}
+
+/// In a store of its own: zeros side by side become a call of `memset`, and that one goes byte by byte.
+#[inline(always)]
+fn zero<T: Default>(place: &mut T) {
+    // SAFETY: a place that is there, and is this program's own.
+    unsafe { (&raw mut *place).write_volatile(T::default()) };
 }
 
 /// What the callbacks of loops need besides the walk: pointers cannot be kept in maps.
