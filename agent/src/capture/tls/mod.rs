@@ -5,8 +5,10 @@
 
 mod boringssl;
 mod exclude;
+mod flow;
 mod gnutls;
 mod go;
+mod inside;
 mod library;
 mod openssl;
 mod others;
@@ -182,7 +184,7 @@ impl Tls {
         self.next_number = self.next_number.wrapping_add(1);
         let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
         // From here on every byte of plaintext is seen.
-        let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), tied: 0 });
+        let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), places: library.places, ..TlsFile::default() });
         if let Err(error) = self.files.insert(probes.number, ready, 0) {
             probes.detach(ebpf);
             return Err(error.to_string());
@@ -268,6 +270,6 @@ fn library_in(elf: &symbols::Elf<'_>, file: &File, process: &Served) -> Result<O
     {
         return Ok(Some(boringssl));
     }
-    let openssl = openssl::find(elf, process.companion.as_deref())?;
+    let openssl = openssl::find(elf, file, process.companion.as_deref())?;
     if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }
