@@ -137,6 +137,16 @@ impl Probes {
         self.links.len() + self.ties.len()
     }
 
+    pub fn has_ties(&self) -> bool {
+        !self.ties.is_empty()
+    }
+
+    /// Takes one of [`Library::ties`] out, the last one first: an entry before its return. When the return follows, calls that were noted
+    /// at the entry have ended, most of them.
+    pub fn detach_tie(&mut self, ebpf: &mut Ebpf) {
+        take_out(ebpf, self.ties.pop());
+    }
+
     /// Takes them out.
     pub fn detach(self, ebpf: &mut Ebpf) {
         take_out(ebpf, self.links.into_iter().chain(self.ties));
