@@ -38,6 +38,15 @@ pub(super) enum Place {
     Slot(i64),
 }
 
+/// What a function that is called hands back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returns {
+    Something,
+    /// What it was given first, as `memcpy` does.
+    ItsFirst,
+    Never,
+}
+
 /// A call in a function.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -55,13 +64,14 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Follows the function that begins there. `is_function` tells where others begin, `ends` which calls do not return. None: it does
+    /// Follows the function that begins there. `is_function` tells where others begin, `returns` what those hand back that are
+    /// called. None: it does
     /// what is not understood.
     pub(super) fn of(
         code: Code<'_>,
         begin: u64,
         is_function: impl Fn(u64) -> bool,
-        ends: impl Fn(u64) -> bool,
+        returns: impl Fn(u64) -> Returns,
     ) -> Option<Self> {
         let mut known = BTreeMap::from([(begin, State::at_entry())]);
         let mut calls = BTreeMap::new();
@@ -85,11 +95,12 @@ impl Flow {
                 }
                 FlowControl::Call if instruction.op0_kind() == OpKind::NearBranch64 => {
                     calls.insert(at, target);
-                    state.call();
-                    [(!ends(target)).then_some(instruction.next_ip()), None]
+                    let returns = returns(target);
+                    state.call(returns == Returns::ItsFirst);
+                    [(returns != Returns::Never).then_some(instruction.next_ip()), None]
                 }
                 FlowControl::IndirectCall => {
-                    state.call();
+                    state.call(false);
                     [Some(instruction.next_ip()), None]
                 }
                 FlowControl::ConditionalBranch => [Some(instruction.next_ip()), Some(target)],

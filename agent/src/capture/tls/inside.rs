@@ -5,7 +5,7 @@
 //! call in `ssl3_write_bytes` by which some processors make several at once.
 
 use super::{
-    flow::{Call, Code, Flow, Place, Value},
+    flow::{Call, Code, Flow, Place, Returns, Value},
     raised,
     symbols::Elf,
 };
@@ -36,9 +36,10 @@ pub(super) struct Site {
 }
 
 /// Each is none if the code is not as expected.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Inside {
-    pub copied: Option<Site>,
+    /// Mostly one; a compiler may have made two of one.
+    pub copied: Option<Vec<Site>>,
     /// All that make records; never one without the other.
     pub sealed: Option<Vec<Site>>,
 }
@@ -46,31 +47,37 @@ pub(super) struct Inside {
 /// Looks into the functions.
 pub(super) fn find(elf: &Elf<'_>, file: &File) -> Inside {
     let reader = Reader::of(elf);
-    let one = |name, of: &dyn Fn(&Reader<'_, '_>, u64) -> Option<Site>| {
-        let reader = reader.as_ref()?;
-        let sites = raised::named(elf, file, name)?.into_iter().filter_map(|begin| of(reader, begin));
-        only(sites)
+    let function = |name| {
+        let (reader, begin) = (reader.as_ref()?, only(raised::named(elf, file, name)?.into_iter())?);
+        Some((reader, begin, reader.flow(begin)?))
     };
-    let copied = one("ssl3_read_bytes", &|reader, begin| copied(&reader.flow(begin)?, |to| reader.copies(to)));
-    let sealed = one("do_ssl3_write", &|reader, begin| sealed(&reader.flow(begin)?, begin));
-    let at_once = || {
+    let copied = function("ssl3_read_bytes").and_then(|(reader, _, flow)| copied(&flow, |to| reader.copies(to)));
+    let sealed = || {
+        let (_, begin, flow) = function("do_ssl3_write")?;
+        let record = sealed(&flow, begin)?;
+        let (reader, _, flow) = function("ssl3_write_bytes")?;
+        // A compiler may also have put one into the other; then the errors of the inner one are raised in both.
+        flow.calls.iter().find(|call| call.to == begin)?;
         // The library uses it elsewhere too; that it is not known would look as if it were never called.
-        let reader = reader.as_ref().filter(|reader| reader.imports.values().any(|name| *name == CONTROL))?;
-        let begin = only(raised::named(elf, file, "ssl3_write_bytes")?.into_iter())?;
-        at_once(&reader.flow(begin)?, |to| reader.is_called(to, CONTROL))
+        let is_known = reader.imports.values().any(|name| *name == CONTROL);
+        let at_once = at_once(&flow, |to| reader.is_called(to, CONTROL)).filter(|_| is_known)?;
+        Some([vec![record], at_once].concat())
     };
-    let sealed = sealed.and_then(|record| Some([vec![record], at_once()?].concat()));
-    Inside { copied, sealed }
+    Inside { copied, sealed: sealed() }
 }
 
-/// `memcpy(buf, from, n)` in `ssl3_read_bytes(s, type, recvd_type, buf, len, peek, readbytes)`: the only one whose destination is the
-/// caller's buffer. It is followed by nothing that fails.
-fn copied(flow: &Flow, copies: impl Fn(u64) -> bool) -> Option<Site> {
+/// `memcpy(buf, from, n)` in `ssl3_read_bytes(s, type, recvd_type, buf, len, peek, readbytes)`: what has the caller's buffer for its
+/// destination. It is followed by nothing that fails. In the source there is one; gcc at `-O3` makes one for peeking and one for reading.
+fn copied(flow: &Flow, copies: impl Fn(u64) -> bool) -> Option<Vec<Site>> {
+    const MOST: usize = 2;
     let is_to_caller =
         |call: &&Call| copies(call.to) && matches!(call.given(0), Value::Argument(READ_TO, 64) | Value::From(READ_TO));
-    let call = only(flow.calls.iter().filter(is_to_caller))?;
-    let at = |argument, bits| place(flow.place(call, argument, bits)?);
-    Some(Site { address: call.at, own: inside(0, at(OBJECT, 64)?, at(KIND, 8)?, at(PEEK, 32)?) })
+    let site = |call: &Call| {
+        let at = |argument, bits| place(flow.place(call, argument, bits)?);
+        Some(Site { address: call.at, own: inside(0, at(OBJECT, 64)?, at(KIND, 8)?, at(PEEK, 32)?) })
+    };
+    let sites = flow.calls.iter().filter(is_to_caller).map(site).collect::<Option<Vec<_>>>()?;
+    (1..=MOST).contains(&sites.len()).then_some(sites)
 }
 
 /// `do_ssl3_write(s, type, buf, pipelens, numpipes, create_empty_fragment, written)` at its first instruction. That its arguments are
@@ -132,8 +139,16 @@ impl<'e, 'a> Reader<'e, 'a> {
     }
 
     fn flow(&self, begin: u64) -> Option<Flow> {
-        let ends = |to| ["__stack_chk_fail", "abort"].iter().any(|name| self.is_called(to, name));
-        Flow::of(self.code, begin, |address| self.beginnings.contains(&address), ends)
+        let returns = |to| {
+            if self.copies(to) {
+                Returns::ItsFirst
+            } else if ["__stack_chk_fail", "abort"].iter().any(|name| self.is_called(to, name)) {
+                Returns::Never
+            } else {
+                Returns::Something
+            }
+        };
+        Flow::of(self.code, begin, |address| self.beginnings.contains(&address), returns)
     }
 
     fn copies(&self, to: u64) -> bool {
@@ -194,10 +209,11 @@ mod tests {
     ];
 
     fn flow(code: &[u8]) -> Option<Flow> {
-        Flow::of(Code { address: AT, bytes: code }, AT, |_| false, |_| false)
+        let returns = |to| if to == COPY { Returns::ItsFirst } else { Returns::Something };
+        Flow::of(Code { address: AT, bytes: code }, AT, |_| false, returns)
     }
 
-    fn copied_in(code: &[u8]) -> Option<Site> {
+    fn copied_in(code: &[u8]) -> Option<Vec<Site>> {
         copied(&flow(code)?, |to| to == COPY)
     }
 
@@ -209,9 +225,15 @@ mod tests {
     #[test]
     fn the_copy_to_the_caller_is_found_with_its_arguments() {
         let own = inside(0, Slot(0x28), Slot(4), Slot(0));
-        assert_eq!(copied_in(&READ), Some(Site { address: TO_CALLER, own }));
+        assert_eq!(copied_in(&READ), Some(vec![Site { address: TO_CALLER, own }]));
+        // Two copies to the caller: the other one's is `lea rdi, [r12+rax]`, and `s` is where it was before.
+        let other = Site { address: 0x106c, own: inside(0, Register(3), Slot(4), Slot(0)) };
+        let both = with(READ, 0x64, &[0x49, 0x8d, 0x3c, 0x04, 0x0f, 0x1f, 0x40, 0]);
+        assert_eq!(copied_in(&both), Some(vec![Site { address: TO_CALLER, own }, other]));
+        // The next one goes to where the last one went, as `memcpy` tells: `mov r15, rax`.
+        assert!(copied_in(&with(READ, 0x45, &[0x49, 0x89, 0xc7])).is_some());
         let own = inside(0, Slot(0x10), Slot(0x1c), Slot(0x18));
-        assert_eq!(copied_in(&FRAMED), Some(Site { address: 0x101d, own }));
+        assert_eq!(copied_in(&FRAMED), Some(vec![Site { address: 0x101d, own }]));
     }
 
     #[test]
@@ -225,8 +247,7 @@ mod tests {
         no_other(0x5f, &[0x89, 0x0c, 0x84]);
         // `s` is lost: `mov r13, rdx`.
         no_other(0x1a, &[0x49, 0x89, 0xd5]);
-        // Two copies to the caller: `lea rdi, [r12+rax]`; none: `mov r12, rdx`.
-        no_other(0x64, &[0x49, 0x8d, 0x3c, 0x04, 0x0f, 0x1f, 0x40, 0]);
+        // None is to the caller: `mov r12, rdx`.
         no_other(0x1a, &[0x49, 0x89, 0xd4]);
         // `jmp rax`, `sub rsp, rax`, and no instruction.
         no_other(0x1a, &[0xff, 0xe0]);
@@ -277,7 +298,7 @@ mod tests {
         if std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("ID=debian")) {
             assert!(found.copied.is_some(), "{found:?}");
         }
-        for site in found.copied.iter().chain(found.sealed.iter().flatten()) {
+        for site in found.copied.iter().chain(&found.sealed).flatten() {
             assert!(elf.text().unwrap().contains(&site.address));
         }
     }

@@ -336,6 +336,6 @@ fn library_in(elf: &symbols::Elf<'_>, file: &File, process: &Served) -> Result<O
     {
         return Ok(Some(boringssl));
     }
-    let openssl = openssl::find(elf, file, process.companion.as_deref())?;
+    let openssl = openssl::find(elf, file, process)?;
     if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }

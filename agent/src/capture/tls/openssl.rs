@@ -13,13 +13,14 @@ use super::{
     inside::{self, Inside, Site},
     library::{Library, Point},
     others,
+    served::{self, Served},
     symbols::{self, Elf, Exports},
 };
 use crate::capture::attach::chain;
 use aya::{Btf, Ebpf, maps::Array, programs::BtfTracePoint};
 use object::read::ReadCache;
 use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, PLACES, RESULT_IS_LENGTH, own};
-use std::{collections::BTreeSet, fs::File, path::Path};
+use std::{collections::BTreeSet, fs::File};
 
 pub(super) const CALLED: &str = "openssl_called";
 pub(super) const RECEIVED: &str = "openssl_received";
@@ -64,7 +65,7 @@ pub(super) fn is_companion(name: &str) -> bool {
 ///
 /// # Errors
 /// It has, and why they cannot be used.
-pub(super) fn find(elf: &Elf<'_>, file: &File, companion: Option<&Path>) -> Result<Option<Library>, String> {
+pub(super) fn find(elf: &Elf<'_>, file: &File, process: &Served) -> Result<Option<Library>, String> {
     let functions = symbols::exports(elf, &FUNCTIONS);
     if !["SSL_read", "SSL_write", "SSL_do_handshake", "SSL_clear"].iter().all(|name| functions.contains_key(name)) {
         return Ok(None);
@@ -73,7 +74,7 @@ pub(super) fn find(elf: &Elf<'_>, file: &File, companion: Option<&Path>) -> Resu
         return Err(others::BORINGSSL_ELSEWHERE.to_owned());
     }
     let version = version(elf).or_else(|| {
-        let cache = ReadCache::new(File::open(companion?).ok()?);
+        let cache = ReadCache::new(File::open(process.companion.as_deref()?).ok()?);
         version(&Elf::parse(&cache)?)
     });
     let version = version.ok_or("a library with the functions of OpenSSL that does not say that it is OpenSSL")?;
@@ -84,10 +85,13 @@ pub(super) fn find(elf: &Elf<'_>, file: &File, companion: Option<&Path>) -> Resu
     if let Some(release) = kernel_that_ends_processes() {
         return Err(format!("Linux {release} may end a process with a seccomp filter in which a return is probed"));
     }
-    locate(elf, file, &functions, version).map(Some)
+    // Before 3.0 errors do not tell their functions.
+    let is_looked_into = numbers(&version) >= Some((3, 0, 0)) && !served::has_shadow_stack(process.pid);
+    let inside = if is_looked_into { inside::find(elf, file) } else { Inside::default() };
+    locate(elf, inside, &functions, version).map(Some)
 }
 
-fn locate(elf: &Elf<'_>, file: &File, functions: &Exports, version: String) -> Result<Library, String> {
+fn locate(elf: &Elf<'_>, inside: Inside, functions: &Exports, version: String) -> Result<Library, String> {
     let place = |name: &str, address: u64| {
         let offset = elf.file_offset(address + behind_mark(elf, address)).filter(|offset| *offset != 0);
         offset.ok_or_else(|| format!("OpenSSL {version}: {name} is not in the file"))
@@ -108,12 +112,12 @@ fn locate(elf: &Elf<'_>, file: &File, functions: &Exports, version: String) -> R
     let (mut pairs, mut points, mut ties) = (Vec::new(), Vec::new(), Vec::new());
     let name = match inner(elf, functions) {
         Some(Inner { read, write, fifth }) => {
-            let Inside { copied, sealed } =
-                if is_in_object { inside::find(elf, file) } else { Inside { copied: None, sealed: None } };
+            let Inside { copied, sealed } = inside;
             let reads = "ssl_read_internal";
             match &copied {
                 Some(copied) => {
-                    points.push(point(elf, COPIED, *copied).ok_or("OpenSSL: the copying is not in the file")?);
+                    let copies = copied.iter().map(|site| point(elf, COPIED, *site));
+                    points.extend(copies.collect::<Option<Vec<_>>>().ok_or("OpenSSL: the copying is not in the file")?);
                     ties.extend(both(RETURNED, reads, read, 0)?);
                 }
                 None => pairs.push(both(RECEIVED, reads, read, 0)?),

@@ -54,11 +54,12 @@ pub(super) struct State {
     pub slots: BTreeMap<i64, (Value, i64)>,
 }
 
+const RESULT: usize = 0;
 const SP: usize = 4;
 const BP: usize = 5;
 /// Those of the arguments, and the others that a call does not keep.
 pub(super) const ARGUMENTS: [usize; 6] = [7, 6, 2, 1, 8, 9];
-const OTHERS_NOT_KEPT: [usize; 3] = [0, 10, 11];
+const OTHERS_NOT_KEPT: [usize; 3] = [RESULT, 10, 11];
 
 impl State {
     pub fn at_entry() -> Self {
@@ -103,10 +104,14 @@ impl State {
         Some(met)
     }
 
-    pub fn call(&mut self) {
+    /// `returns_first`: what it was given first comes back as the result.
+    pub fn call(&mut self, returns_first: bool) {
+        let [first, ..] = ARGUMENTS;
+        let result = if returns_first { self.register(first) } else { Value::Unknown };
         for register in ARGUMENTS.into_iter().chain(OTHERS_NOT_KEPT) {
             self.set(register, Value::Unknown);
         }
+        self.set(RESULT, result);
         self.cut();
     }
 
