@@ -6,13 +6,18 @@ use crate::tls_elsewhere::openssl_of;
 use crate::tls_go::{served, text};
 use anyhow::Context as _;
 use rusty_s3::Method;
+use s3auditd_tests::call::Call;
 use s3auditd_tests::daemon::{Daemon, Status};
 use s3auditd_tests::expect;
-use s3auditd_tests::gateway::{front::Front, minio};
+use s3auditd_tests::gateway::{free_port, front::Front, local, minio};
+use s3auditd_tests::http::Connection;
 use s3auditd_tests::need::tool;
 use s3auditd_tests::webhook::Webhook;
 use s3auditd_tests::world::{PATIENCE, World};
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The copying, two for records (from 3.2 on entry and return of writes), `SSL_clear`, entry and return of `SSL_do_handshake` and
@@ -26,6 +31,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::needing("openssl_inside::reads_are_probed_until_connections_are_tied", &nginx, until_tied),
         Scenario::needing("openssl_inside::reads_are_probed_for_handshakes_inside_of_them", &threads, in_reads),
+        Scenario::needing("openssl_inside::records_that_are_made_at_once_are_whole", &threads, at_once),
         Scenario::needing("openssl_inside::what_is_not_found_is_read_at_entry_and_return", &threads, not_found),
     ]
 }
@@ -82,6 +88,36 @@ fn in_reads() -> anyhow::Result<()> {
     let calls = round(&gateway, "read")?;
     let after = World { gateway, webhook, daemon }.settle(calls.len())?;
     expect::same(&calls, &after.records).with_context(|| after.status.0.to_string())
+}
+
+/// With a cipher for which several records are made at once of what is large, by another way.
+fn at_once() -> anyhow::Result<()> {
+    let world = World::around(Front::Threads.start()?, &[])?;
+    let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
+    let address = local(free_port()?);
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cbc_relay.py"));
+    command.args([address.port().to_string(), world.gateway.port().to_string()]);
+    // It ends with its only connection, or without one.
+    let mut relay = command.stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(relay.stdout.take().context("no pipe")?).read_line(&mut line)?;
+    anyhow::ensure!(line == "ready\n", "the relay says {line}");
+    let mut connection = Connection::open(address)?;
+    let body = vec![b'x'; 8 << 20];
+    let mut one = |op, method, key, body: &[u8]| {
+        let call = ask(&world.gateway, &mut connection, op, method, "at-once", key, body)?;
+        Ok::<_, anyhow::Error>(Call { client: None, ..call })
+    };
+    let calls = [
+        one("CreateBucket", Method::Put, None, b"")?,
+        one("PutObject", Method::Put, Some("key"), &body)?,
+        one("GetObject", Method::Get, Some("key"), b"")?,
+        one("HeadObject", Method::Head, Some("key"), b"")?,
+    ];
+    drop(connection);
+    relay.wait()?;
+    read_whole(&world.expect(&calls)?)
 }
 
 /// A library in which a function has another name: it is read as before.
