@@ -153,6 +153,12 @@ impl Rebuild {
         reasons.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 
+    /// Connections of TLS that are not read, or not from their beginning.
+    #[must_use]
+    pub fn tls_connections_unread(&self) -> u64 {
+        self.pipeline.counters().tls_connections_unread
+    }
+
     /// Every way to lose something between samples and records, with its count.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         LossCause::ALL.iter().map(|cause| (cause.name(), cause.count(self.pipeline.counters())))

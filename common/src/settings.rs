@@ -99,6 +99,45 @@ pub mod openssl {
     pub const fn random_at(own: u32) -> u32 {
         own >> RANDOM_SHIFT
     }
+
+    /// With [`AT_ONCE`]: several records are made at once, by a call whose fourth argument points to what they are made of.
+    pub const AT_ONCE: u32 = 1 << 31;
+    const PLACE_BITS: u32 = 10;
+    const IN_REGISTER: u32 = 1 << (PLACE_BITS - 1);
+    /// No place on the stack is beyond it.
+    pub const SLOTS: u32 = IN_REGISTER;
+
+    /// Where a probe inside a function finds the arguments of that function.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum At {
+        /// That one of `rbx`, `rbp`, `r12` to `r15`, from 0.
+        Register(u32),
+        /// So many bytes above the stack pointer.
+        Slot(u32),
+    }
+
+    impl At {
+        const fn packed(self) -> u32 {
+            match self {
+                Self::Register(number) => IN_REGISTER | (number % IN_REGISTER),
+                Self::Slot(bytes) => bytes % SLOTS,
+            }
+        }
+    }
+
+    /// The `own` number of a probe inside a function: where the object is, and of a read where the kind of record that is asked for
+    /// is, and whether it is only peeked.
+    #[must_use]
+    pub const fn inside(flags: u32, object: At, kind: At, peek: At) -> u32 {
+        flags | object.packed() | kind.packed() << PLACE_BITS | peek.packed() << (2 * PLACE_BITS)
+    }
+
+    /// The first, second or third place, from 0. See [`inside`].
+    #[must_use]
+    pub const fn place(own: u32, which: u32) -> At {
+        let packed = own >> (which * PLACE_BITS) & ((1 << PLACE_BITS) - 1);
+        if packed & IN_REGISTER == 0 { At::Slot(packed) } else { At::Register(packed & !IN_REGISTER) }
+    }
 }
 
 /// What the kernel side remembers of one direction of a connection.
@@ -129,6 +168,12 @@ pub struct TlsFile {
     pub ready_ns: u64,
     /// Connections whose plaintext was seen there; the kernel side adds.
     pub tied: u64,
+    /// Times that a library's server had plaintext there and was tied to no connection; the kernel side adds.
+    pub untied: u64,
+    /// Places in the library's objects, see [`openssl::own`].
+    pub places: u32,
+    /// Explicit padding, zero.
+    pub reserved: u32,
 }
 
 /// What the programs need to know besides offsets; a read-only global like [`Offsets`].
@@ -294,6 +339,15 @@ mod tests {
         let told = openssl::own(openssl::NO_BUFFER | openssl::RESULT_IS_LENGTH, 0x38, 0x160);
         assert_eq!((openssl::role_at(told), openssl::random_at(told)), (0x38, 0x160));
         assert_eq!((told & openssl::DONE_IS_FIFTH, told & openssl::NO_BUFFER), (0, openssl::NO_BUFFER));
+    }
+
+    #[test]
+    fn places_of_arguments_come_apart_again() {
+        use openssl::At::{Register, Slot};
+        let told = openssl::inside(openssl::AT_ONCE, Slot(0x28), Register(5), Slot(openssl::SLOTS - 1));
+        assert_eq!([0, 1, 2].map(|which| openssl::place(told, which)), [Slot(0x28), Register(5), Slot(511)]);
+        assert_eq!(openssl::inside(0, Slot(511), Register(511), Slot(511)) & openssl::AT_ONCE, 0);
+        assert_ne!(told & openssl::AT_ONCE, 0);
     }
 
     #[test]

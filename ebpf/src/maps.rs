@@ -222,6 +222,22 @@ pub fn tied_in(file: u32) -> u64 {
     }
 }
 
+/// Counts that an object in that file is tied to no connection.
+#[inline(always)]
+pub fn untied_in(file: u32) {
+    if let Some(file) = TLS_FILES.get_ptr_mut(file) {
+        // SAFETY: as in `tied_in`.
+        let _before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*file).untied, 1) };
+    }
+}
+
+/// Places in the objects of that file's library. 0: none is known.
+#[inline(always)]
+pub fn places_in(file: u32) -> u32 {
+    // SAFETY: a word that is written before the file is used.
+    TLS_FILES.get_ptr(file).map_or(0, |file| unsafe { (*file).places })
+}
+
 /// Adds to that program's counter on this CPU.
 #[inline(always)]
 pub fn count(program: Program, counter: KernelCounter, amount: u64) {

@@ -69,6 +69,8 @@ pub(super) struct Attached {
     pub ebpf: Ebpf,
     pub backend: &'static str,
     pub reason: String,
+    /// Whether connections are known by numbers of our own, and not by the kernel's cookies.
+    pub own_numbers: bool,
 }
 
 /// What the programs are told.
@@ -106,7 +108,8 @@ pub(super) fn attach(plan: &Plan<'_>) -> Result<Attached, AttachError> {
                     (false, true) => "the best there is, and this kernel takes it".to_owned(),
                     (false, false) => format!("the best that works here; {}", reasons.join("; ")),
                 };
-                return Ok(Attached { ebpf, backend: name, reason });
+                let own_numbers = backend.needs_own_numbers(&types);
+                return Ok(Attached { ebpf, backend: name, reason, own_numbers });
             }
             Err(Refusal::Backend(reason)) => reasons.push(format!("{name}: {reason}")),
             Err(Refusal::Everything(error)) => return Err(error),

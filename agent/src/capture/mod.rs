@@ -48,7 +48,7 @@ use s3auditd_common::{
 use s3auditd_rebuild::sample::Sample;
 use status::{CaptureStatus, CpuStatus, PortStatus};
 use std::{collections::BTreeMap, time::Duration};
-use tls::Tls;
+use tls::{Tls, Watched};
 use tracing::warn;
 
 /// What to capture and how.
@@ -144,7 +144,7 @@ impl Capture {
     pub fn start(settings: CaptureSettings) -> Result<Self, AttachError> {
         let grace = Grace::start().map_err(|source| AttachError::System { what: "the grace period thread", source })?;
         let plan = plan(&settings)?;
-        let attach::Attached { mut ebpf, backend, reason } = attach::attach(&plan)?;
+        let attach::Attached { mut ebpf, backend, reason, own_numbers } = attach::attach(&plan)?;
 
         let events = match ebpf.take_map("EVENTS") {
             Some(Map::PerfEventArray(events)) => events,
@@ -158,7 +158,9 @@ impl Capture {
         let look = Look::first();
         let (tls, mut finder) = if settings.tls {
             let files = HashMap::try_from(take("TLS_FILES")?).map_err(map_failed)?;
-            let (tls, finder) = Tls::start(&mut ebpf, files, look.sockets(&settings.ports), &settings.tls_exclude);
+            let (sockets, exclude) = (look.sockets(&settings.ports), &settings.tls_exclude);
+            let watched = Watched { ports: settings.ports.clone(), own_numbers };
+            let (tls, finder) = Tls::start(&mut ebpf, files, sockets, exclude, watched);
             (Some(tls), Some(finder))
         } else {
             (None, None)
@@ -227,6 +229,13 @@ impl Capture {
             logger.flush();
         }
         Drained { until_ns: passed, taken }
+    }
+
+    /// Takes note of how many connections of TLS have not been read so far.
+    pub fn heed_unread(&mut self, connections: u64) {
+        if let Some(tls) = &mut self.tls {
+            tls.heed_unread(connections);
+        }
     }
 
     /// Looks which CPUs are online: one that has come gets its ring. What it emitted before is lost, and counted. Cheap if

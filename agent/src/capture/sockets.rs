@@ -88,6 +88,22 @@ pub fn open_connections(watched: &[u16]) -> u64 {
     open
 }
 
+/// Whether a connection on these local ports is open in the namespace of one of these processes, the agent's own namespace apart.
+#[must_use]
+pub fn is_open_elsewhere(processes: impl IntoIterator<Item = u32>, watched: &[u16]) -> bool {
+    let mut done: BTreeSet<_> = namespace_of("self").into_iter().collect();
+    processes.into_iter().map(|process| process.to_string()).any(|process| {
+        let mut is_open = false;
+        if namespace_of(&process).is_some_and(|namespace| done.insert(namespace)) {
+            for_each_socket(&process, |Entry { port, state, .. }| {
+                is_open |= matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port);
+                !is_open
+            });
+        }
+        is_open
+    })
+}
+
 /// Adds what listens in the namespace of this process; None: it is gone. The tables show listeners first, and reading stops
 /// behind them; the kernel has gone through all connections of the node by then.
 fn listeners(process: &str, namespace: u64, listening: &mut Listening) -> Option<()> {

@@ -139,6 +139,7 @@ impl Audit {
                 self.capture.follow_cpus();
             }
             if now.duration_since(self.published) >= self.rest.publish_every() {
+                self.capture.heed_unread(self.rebuild.tls_connections_unread());
                 let status = self.capture.status();
                 self.speak(&status);
                 self.publish(status);

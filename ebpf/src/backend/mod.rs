@@ -6,6 +6,7 @@ mod gnutls;
 pub mod go_returns;
 mod go_tls;
 pub mod openssl;
+pub mod openssl_inside;
 pub mod probe;
 mod registers;
 mod socket;

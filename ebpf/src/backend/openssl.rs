@@ -20,6 +20,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, ProbeContext, RetProbeContext},
 };
 use core::{
+    ffi::c_void,
     hint::black_box,
     intrinsics::{AtomicOrdering, atomic_xchg},
     ptr::NonNull,
@@ -57,7 +58,7 @@ pub struct Notes {
 #[derive(Clone, Copy)]
 pub struct Object {
     tgid: u64,
-    address: u64,
+    pub address: u64,
 }
 
 /// The connection that an object is for.
@@ -243,7 +244,7 @@ const BPF_NOEXIST: u64 = 1;
 
 /// The connection that the object is for, if that is certain.
 #[inline(always)]
-fn tied(object: Object, own: u32) -> Option<Tie> {
+pub fn tied(object: Object, own: u32) -> Option<Tie> {
     // SAFETY: the value is copied; another thread that has the same object is the gateway's fault.
     if let Some(tie) = unsafe { TLS_OBJECTS.get(object) } {
         return Some(*tie);
@@ -304,13 +305,13 @@ fn is_nested_read() -> bool {
 }
 
 #[inline(always)]
-const fn object_of(thread: u64, address: u64) -> Object {
+pub const fn object_of(thread: u64, address: u64) -> Object {
     Object { tgid: thread >> 32, address }
 }
 
 /// Whether the object says that this end is the client: a connection that the gateway, or anybody else, has opened.
 #[inline(always)]
-fn is_client(object: u64, own: u32) -> bool {
+pub fn is_client(object: u64, own: u32) -> bool {
     let at = openssl::role_at(own);
     // SAFETY: the helper checks the address.
     at != 0 && unsafe { bpf_probe_read_user((object.wrapping_add(u64::from(at))) as *const u32) } == Ok(0)
@@ -355,7 +356,22 @@ fn returned(context: &RetProbeContext, direction: Direction) {
         0
     };
     // None: it serves no watched connection, or nothing tells which.
-    let Some(Tie { cookie, sock }) = tied(object_of(bpf_get_current_pid_tgid(), note.object), told.own) else { return };
+    let Some(tie) = tied(object_of(bpf_get_current_pid_tgid(), note.object), told.own) else { return };
+    let address = if told.own & openssl::NO_BUFFER == 0 { note.address } else { 0 };
+    deliver(context.as_ptr(), told, tie, note.object, direction, address, len);
+}
+
+/// Takes plaintext of a tied object. `address` 0: it is nowhere in the process.
+#[inline(always)]
+pub fn deliver(
+    context: *mut c_void,
+    told: Told,
+    Tie { cookie, sock }: Tie,
+    object: u64,
+    direction: Direction,
+    address: u64,
+    len: u64,
+) {
     if len == 0 {
         return;
     }
@@ -367,16 +383,15 @@ fn returned(context: &RetProbeContext, direction: Direction) {
     }
     if len >= 1 << 31 {
         // More than the numbers can tell.
-        return give_up(bpf_get_current_pid_tgid(), note.object);
+        return give_up(bpf_get_current_pid_tgid(), object);
     }
-    let address = if told.own & openssl::NO_BUFFER == 0 { note.address } else { 0 };
-    moved(context.as_ptr(), told, sock, &Plaintext { direction, object: note.object, address, len: len as u32 });
+    moved(context, told, sock, &Plaintext { direction, object, address, len: len as u32 });
 }
 
 /// Plaintext of that object goes unseen, and nobody knows how much: no more is said of its connection's, and its numbers say
 /// that something is missing.
 #[inline(always)]
-fn give_up(thread: u64, address: u64) {
+pub fn give_up(thread: u64, address: u64) {
     // SAFETY: the value is copied.
     let Some(Tie { cookie, .. }) = unsafe { TLS_OBJECTS.get(object_of(thread, address)) }.copied() else { return };
     if let Some(state) = connection(cookie) {

@@ -49,15 +49,18 @@ impl Told {
 /// processor that the agent is built for: these programs are built, but never attached, on others too.
 #[repr(C)]
 pub struct Registers {
-    _fifteenth: u64,
+    pub r15: u64,
     pub r14: u64,
-    _callee_saved: [u64; 3],
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
     pub rbx: u64,
-    _eleventh_and_tenth: [u64; 3],
+    _eleventh_and_tenth: [u64; 2],
+    pub r9: u64,
     pub r8: u64,
     pub rax: u64,
     pub rcx: u64,
-    _third: u64,
+    pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
     _number_to_flags: [u64; 4],

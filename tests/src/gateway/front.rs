@@ -23,6 +23,8 @@ pub enum Front {
     Node,
     /// The same, with the shared library.
     Asyncio,
+    /// A thread a connection, in Python; not one of [`Self::ALL`].
+    Threads,
 }
 
 impl Front {
@@ -38,6 +40,7 @@ impl Front {
             Self::Envoy => "envoy",
             Self::Node => "node",
             Self::Asyncio => "asyncio",
+            Self::Threads => "threads",
         }
     }
 
@@ -46,7 +49,7 @@ impl Front {
     pub const fn library(self) -> &'static str {
         match self {
             Self::Envoy => "boringssl",
-            Self::Nginx | Self::Haproxy | Self::Node | Self::Asyncio => "openssl",
+            Self::Nginx | Self::Haproxy | Self::Node | Self::Asyncio | Self::Threads => "openssl",
         }
     }
 
@@ -64,7 +67,7 @@ impl Front {
             Self::Haproxy => [Need::Minio, Need::Haproxy],
             Self::Envoy => [Need::Minio, Need::Envoy],
             Self::Node => [Need::Minio, Need::Node],
-            Self::Asyncio => [Need::Minio, Need::Python],
+            Self::Asyncio | Self::Threads => [Need::Minio, Need::Python],
         }
     }
 
@@ -81,11 +84,23 @@ impl Front {
     /// # Errors
     /// It is missing, or does not come up.
     pub fn start_before(self, behind: Gateway) -> anyhow::Result<Gateway> {
+        self.start_otherwise(behind, |command| command)
+    }
+
+    /// The same, with something else in its command.
+    ///
+    /// # Errors
+    /// It is missing, or does not come up.
+    pub fn start_otherwise(
+        self,
+        behind: Gateway,
+        change: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> anyhow::Result<Gateway> {
         let address = local(free_port()?);
         let authority = Authority::new()?;
         let folder = tempfile::tempdir().context("a folder for a server")?;
         let mut command = self.command(folder.path(), &authority, address, &behind)?;
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let command = change(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().with_context(|| format!("starting {}", self.name()))?;
         let authority = authority.pem();
         let ready = wait_for_tls(self.name(), &mut child, address, &authority);
@@ -143,6 +158,7 @@ impl Front {
             }
             Self::Node => interpreted(Path::new("node"), "https_front.js"),
             Self::Asyncio => interpreted(&tool("S3AUDITD_PYTHON").map_err(said)?, "asyncio_front.py"),
+            Self::Threads => interpreted(&tool("S3AUDITD_PYTHON").map_err(said)?, "threads_front.py"),
         })
     }
 

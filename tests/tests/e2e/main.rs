@@ -14,6 +14,7 @@ mod kernel;
 mod leftovers;
 mod load;
 mod openssl;
+mod openssl_inside;
 mod oracle;
 mod record;
 mod secrets;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         load::scenarios(),
         boringssl::scenarios(),
         openssl::scenarios(),
+        openssl_inside::scenarios(),
         oracle::scenarios(),
         secrets::scenarios(),
         silence::scenarios(),

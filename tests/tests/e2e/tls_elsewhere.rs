@@ -64,7 +64,7 @@ fn openssl_library() -> anyhow::Result<()> {
 }
 
 /// Where the two libraries of OpenSSL are that this Python has.
-fn openssl_of(python: &Path) -> anyhow::Result<[PathBuf; 2]> {
+pub(crate) fn openssl_of(python: &Path) -> anyhow::Result<[PathBuf; 2]> {
     let output = Command::new(python).args(["-c", "import ssl; print(open('/proc/self/maps').read())"]).output()?;
     let maps = String::from_utf8(output.stdout)?;
     let path_of = |name: &str| {

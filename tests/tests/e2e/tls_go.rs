@@ -86,11 +86,11 @@ fn switched_off() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn served(status: &Status) -> Vec<serde_json::Value> {
+pub(crate) fn served(status: &Status) -> Vec<serde_json::Value> {
     status.0.pointer("/capture/tls").and_then(serde_json::Value::as_array).cloned().unwrap_or_default()
 }
 
-fn text(one: &serde_json::Value, field: &str) -> String {
+pub(crate) fn text(one: &serde_json::Value, field: &str) -> String {
     one.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
 }
 

@@ -67,7 +67,7 @@ pub(super) fn find(elf: &Elf<'_>, file: &File) -> Result<Option<Library>, String
         entries.push(Point { program: openssl::CALLED, offset, own });
     }
     points.append(&mut entries);
-    Ok(Some(Library { name: "boringssl", version, points }))
+    Ok(Some(Library::of("boringssl", version, points)))
 }
 
 /// Addresses.

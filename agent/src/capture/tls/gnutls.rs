@@ -87,7 +87,7 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
     let mut points = vec![Point { program: openssl::BEGINS, offset: ended, own: 0 }];
     points.append(&mut returns);
     points.append(&mut entries);
-    Ok(Library { name: "gnutls", version, points })
+    Ok(Library::of("gnutls", version, points))
 }
 
 /// The place of the 32-bit field of its first argument that a function sets to 1, `mov dword [rdi+N], 1`, if that is how it

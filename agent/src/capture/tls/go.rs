@@ -58,7 +58,7 @@ impl From<GoTls> for Library {
             }
         };
         points.push(point(SENT, sent, 0));
-        Self { name, version, points }
+        Self::of(name, version, points)
     }
 }
 

@@ -20,6 +20,17 @@ pub(super) struct Library {
     pub version: String,
     /// In the order in which they are attached; where a call has two, the one at its end comes first.
     pub points: Vec<Point>,
+    /// Likewise, for connections that were open before: needed until each of them is tied to its object.
+    pub ties: Vec<Point>,
+    /// Places in its objects, see `settings::openssl::own`.
+    pub places: u32,
+}
+
+impl Library {
+    /// One whose probes all stay.
+    pub fn of(name: &'static str, version: String, points: Vec<Point>) -> Self {
+        Self { name, version, points, ties: Vec::new(), places: 0 }
+    }
 }
 
 /// Where a probe goes.
@@ -38,8 +49,12 @@ pub(super) struct Point {
 pub(super) struct Probes {
     /// What the kernel side knows the file by.
     pub number: u32,
-    links: Vec<(&'static str, UProbeLinkId)>,
+    links: Links,
+    /// Those of [`Library::ties`]; empty: they are not in.
+    ties: Links,
 }
+
+type Links = Vec<(&'static str, UProbeLinkId)>;
 
 /// The programs for TLS that the kernel has taken, and why not the others.
 #[derive(Debug, Default)]
@@ -61,10 +76,39 @@ impl Programs {
     /// # Errors
     /// The kernel does not take one of them; then none is in.
     pub fn attach(&self, ebpf: &mut Ebpf, file: &File, library: &Library, number: u32) -> Result<Probes, String> {
+        let links = self.put(ebpf, file, &library.points, number)?;
+        let mut probes = Probes { number, links, ties: Vec::new() };
+        match self.attach_ties(ebpf, file, library, &mut probes) {
+            Ok(()) => Ok(probes),
+            Err(why) => {
+                probes.detach(ebpf);
+                Err(why)
+            }
+        }
+    }
+
+    /// Puts those of [`Library::ties`] in, unless they are.
+    ///
+    /// # Errors
+    /// See [`Self::attach`].
+    pub fn attach_ties(
+        &self,
+        ebpf: &mut Ebpf,
+        file: &File,
+        library: &Library,
+        probes: &mut Probes,
+    ) -> Result<(), String> {
+        if probes.ties.is_empty() {
+            probes.ties = self.put(ebpf, file, &library.ties, probes.number)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, ebpf: &mut Ebpf, file: &File, points: &[Point], number: u32) -> Result<Links, String> {
         // By descriptor: the very file that was looked into, whatever has become of its name and its process.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut probes = Probes { number, links: Vec::new() };
-        let attached = library.points.iter().try_for_each(|Point { program, offset, own }| {
+        let mut links = Links::new();
+        let attached = points.iter().try_for_each(|Point { program, offset, own }| {
             match self.0.get(program) {
                 Some(Ok(())) => {}
                 Some(Err(why)) => return Err(format!("the kernel refuses {program}: {why}")),
@@ -75,13 +119,13 @@ impl Programs {
             let link = uprobe(ebpf, program)?
                 .attach(point, &path, UProbeScope::AllProcesses)
                 .map_err(|error| chain(&error))?;
-            probes.links.push((program, link));
+            links.push((*program, link));
             Ok(())
         });
         match attached {
-            Ok(()) => Ok(probes),
+            Ok(()) => Ok(links),
             Err(why) => {
-                probes.detach(ebpf);
+                take_out(ebpf, links);
                 Err(why)
             }
         }
@@ -90,17 +134,30 @@ impl Programs {
 
 impl Probes {
     pub fn len(&self) -> usize {
-        self.links.len()
+        self.links.len() + self.ties.len()
+    }
+
+    pub fn has_ties(&self) -> bool {
+        !self.ties.is_empty()
+    }
+
+    /// Takes one of [`Library::ties`] out, the last one first: an entry before its return. When the return follows, calls that were noted
+    /// at the entry have ended, most of them.
+    pub fn detach_tie(&mut self, ebpf: &mut Ebpf) {
+        take_out(ebpf, self.ties.pop());
     }
 
     /// Takes them out.
     pub fn detach(self, ebpf: &mut Ebpf) {
-        for (program, link) in self.links {
-            let detached =
-                uprobe(ebpf, program).and_then(|program| program.detach(link).map_err(|error| chain(&error)));
-            if let Err(reason) = detached {
-                warn!(program, %reason, "a probe could not be taken out");
-            }
+        take_out(ebpf, self.links.into_iter().chain(self.ties));
+    }
+}
+
+fn take_out(ebpf: &mut Ebpf, links: impl IntoIterator<Item = (&'static str, UProbeLinkId)>) {
+    for (program, link) in links {
+        let detached = uprobe(ebpf, program).and_then(|program| program.detach(link).map_err(|error| chain(&error)));
+        if let Err(reason) = detached {
+            warn!(program, %reason, "a probe could not be taken out");
         }
     }
 }

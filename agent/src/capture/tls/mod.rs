@@ -3,10 +3,13 @@
 //! The thread that looks who listens also looks into the files of who serves the watched ports; that may take a while.
 //! Capture's thread attaches and detaches. A probe belongs to a file on disk: every process that runs it is covered, whenever it started.
 
+mod before;
 mod boringssl;
 mod exclude;
+mod flow;
 mod gnutls;
 mod go;
+mod inside;
 mod library;
 mod openssl;
 mod others;
@@ -19,6 +22,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData},
 };
+use before::{Before, Call, Unread};
 use exclude::{Exclude, SWITCHED_OFF};
 use library::{Library, Probes, Programs};
 use object::read::ReadCache;
@@ -38,6 +42,8 @@ use tracing::{info, warn};
 const KEPT_FOR: Duration = Duration::from_secs(600);
 /// The kernel side has room for so many files at once; beyond it they are named as not covered.
 const MAX_FILES: usize = 256;
+/// How often it is looked which probes are needed no longer.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the kernel side knows of files, by their numbers.
 type Files = HashMap<MapData, u32, AsPod<TlsFile>>;
@@ -62,6 +68,17 @@ pub struct Tls {
     next_number: u32,
     programs: Programs,
     exclude: Exclude,
+    watched: Watched,
+    /// Connections that were not read, in all.
+    unread: u64,
+    looked: Instant,
+}
+
+/// Whose connections are meant.
+pub(super) struct Watched {
+    pub ports: Vec<u16>,
+    /// Whether connections are known by numbers of our own, and not by the kernel's cookies.
+    pub own_numbers: bool,
 }
 
 struct Covered {
@@ -69,13 +86,20 @@ struct Covered {
     /// Those of its processes that are left out.
     excluded: BTreeSet<u32>,
     probes: Result<Probes, String>,
+    before: Before,
     /// Nobody serves from it any more.
     left: Option<Instant>,
 }
 
 impl Tls {
     /// Loads the programs and covers who has these listening sockets now. The finder is for the thread that looks on.
-    pub fn start(ebpf: &mut Ebpf, files: Files, sockets: BTreeSet<u64>, exclude: &[String]) -> (Self, Finder) {
+    pub fn start(
+        ebpf: &mut Ebpf,
+        files: Files,
+        sockets: BTreeSet<u64>,
+        exclude: &[String],
+        watched: Watched,
+    ) -> (Self, Finder) {
         let programs = Programs::load(ebpf, go::PROGRAMS.into_iter().chain(openssl::PROGRAMS).chain(gnutls::PROGRAMS));
         for (program, reason) in programs.refused() {
             warn!(program, reason, "the kernel does not take this program: TLS that needs it is not read");
@@ -86,7 +110,8 @@ impl Tls {
         let mut finder = Finder::default();
         let news = finder.news.clone();
         let (covered, exclude) = (BTreeMap::new(), Exclude::new(exclude));
-        let mut tls = Self { news, files, covered, next_number: 0, programs, exclude };
+        let looked = Instant::now();
+        let mut tls = Self { news, files, covered, next_number: 0, programs, exclude, watched, unread: 0, looked };
         finder.look(sockets);
         tls.keep_up(ebpf);
         (tls, finder)
@@ -96,6 +121,42 @@ impl Tls {
     pub fn keep_up(&mut self, ebpf: &mut Ebpf) {
         if let Some(news) = self.news.take() {
             self.cover(ebpf, news);
+        }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.looked = Instant::now();
+            self.follow_ties(ebpf);
+        }
+    }
+
+    /// How many connections of TLS have not been read so far.
+    pub fn heed_unread(&mut self, connections: u64) {
+        self.unread = connections;
+    }
+
+    /// Takes out the probes that connections from before no longer need; puts them in again where others do.
+    fn follow_ties(&mut self, ebpf: &mut Ebpf) {
+        for Covered { found, probes, before, .. } in self.covered.values_mut() {
+            let (Ok(probes), Ok(library)) = (probes, &found.library) else { continue };
+            let file = self.files.get(&probes.number, 0).ok().map(|file| file.0);
+            match before.look(ebpf, file, self.unread) {
+                Call::Nothing => {}
+                Call::TakeOut => {
+                    probes.detach_tie(ebpf);
+                    if !probes.has_ties() {
+                        *before = Before::Over(Unread::now(file, self.unread));
+                        info!(processes = ?names(found), "no connection from before is left that is not tied: reads are probed no longer");
+                    }
+                }
+                Call::PutIn => {
+                    let attached = self.programs.attach_ties(ebpf, &found.file, library, probes);
+                    info!(processes = ?names(found), ?attached, "connections are not tied by handshakes: reads are probed for good");
+                    // What is tied from now on was not seen whole.
+                    if let Some(file) = file {
+                        let ready = TlsFile { ready_ns: monotonic_ns(), ..file };
+                        let _not_there = self.files.insert(probes.number, AsPod(ready), 0);
+                    }
+                }
+            }
         }
     }
 
@@ -157,6 +218,13 @@ impl Tls {
             let excluded = self.exclude.of(&found.processes);
             let is_off = excluded.len() == found.processes.len();
             let probes = if is_off { Err(SWITCHED_OFF.to_owned()) } else { self.attach(ebpf, &found) };
+            let processes = found.processes.iter().map(|process| process.pid);
+            let before = match &probes {
+                Ok(probes) if probes.has_ties() => {
+                    Before::now(processes, &self.watched.ports, self.watched.own_numbers)
+                }
+                _ => Before::ForGood,
+            };
             match &probes {
                 Ok(probes) => {
                     info!(processes = ?names(&found), probes = probes.len(), "TLS is read as plaintext")
@@ -165,7 +233,7 @@ impl Tls {
                 Err(_) if found.processes.iter().all(|process| read.contains(&process.pid)) => {}
                 Err(reason) => info!(processes = ?names(&found), %reason, "TLS of these processes would not be read"),
             }
-            self.covered.insert(id, Covered { found, excluded, probes, left: None });
+            self.covered.insert(id, Covered { found, excluded, probes, before, left: None });
         }
         let excluded = self.covered.values().flat_map(|covered| covered.excluded.iter().copied()).collect();
         self.exclude.tell(ebpf, excluded);
@@ -182,7 +250,7 @@ impl Tls {
         self.next_number = self.next_number.wrapping_add(1);
         let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
         // From here on every byte of plaintext is seen.
-        let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), tied: 0 });
+        let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), places: library.places, ..TlsFile::default() });
         if let Err(error) = self.files.insert(probes.number, ready, 0) {
             probes.detach(ebpf);
             return Err(error.to_string());
@@ -268,6 +336,6 @@ fn library_in(elf: &symbols::Elf<'_>, file: &File, process: &Served) -> Result<O
     {
         return Ok(Some(boringssl));
     }
-    let openssl = openssl::find(elf, process.companion.as_deref())?;
+    let openssl = openssl::find(elf, file, process)?;
     if openssl.is_some() { Ok(openssl) } else { gnutls::find(elf) }
 }

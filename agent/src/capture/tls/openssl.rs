@@ -5,24 +5,32 @@
 //! shared library: they are what both `SSL_read` and `SSL_read_ex` call. They are taken only if they begin with a `push`,
 //! which the kernel carries out itself; the public ones often begin with what it must step over in the process, which
 //! takes several times longer. Where a compiler has put the inner functions into the outer ones, the outer ones are probed.
+//!
+//! Better still are places inside of what those call, where there is nothing but plaintext (`inside.rs`). Where these are known, the inner
+//! functions are probed only for connections from before, which are tied to their objects by their next read.
 
 use super::{
+    inside::{self, Inside, Site},
     library::{Library, Point},
     others,
+    served::{self, Served},
     symbols::{self, Elf, Exports},
 };
 use crate::capture::attach::chain;
 use aya::{Btf, Ebpf, maps::Array, programs::BtfTracePoint};
 use object::read::ReadCache;
 use s3auditd_common::settings::openssl::{DONE_IS_FIFTH, NO_BUFFER, PLACES, RESULT_IS_LENGTH, own};
-use std::{collections::BTreeSet, fs::File, path::Path};
+use std::{collections::BTreeSet, fs::File};
 
 pub(super) const CALLED: &str = "openssl_called";
 pub(super) const RECEIVED: &str = "openssl_received";
 pub(super) const SENT: &str = "openssl_sent";
 pub(super) const RETURNED: &str = "openssl_returned";
 pub(super) const BEGINS: &str = "openssl_begins";
-pub(super) const PROGRAMS: [&str; 5] = [CALLED, RECEIVED, SENT, RETURNED, BEGINS];
+const COPIED: &str = "openssl_copied";
+const SEALED: &str = "openssl_sealed";
+const SEALED_AT_ONCE: &str = "openssl_sealed_at_once";
+pub(super) const PROGRAMS: [&str; 8] = [CALLED, RECEIVED, SENT, RETURNED, BEGINS, COPIED, SEALED, SEALED_AT_ONCE];
 const THREAD_ENDED: &str = "openssl_thread_ended";
 
 const FUNCTIONS: [&str; 11] = [
@@ -57,7 +65,7 @@ pub(super) fn is_companion(name: &str) -> bool {
 ///
 /// # Errors
 /// It has, and why they cannot be used.
-pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Library>, String> {
+pub(super) fn find(elf: &Elf<'_>, file: &File, process: &Served) -> Result<Option<Library>, String> {
     let functions = symbols::exports(elf, &FUNCTIONS);
     if !["SSL_read", "SSL_write", "SSL_do_handshake", "SSL_clear"].iter().all(|name| functions.contains_key(name)) {
         return Ok(None);
@@ -66,7 +74,7 @@ pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Lib
         return Err(others::BORINGSSL_ELSEWHERE.to_owned());
     }
     let version = version(elf).or_else(|| {
-        let cache = ReadCache::new(File::open(companion?).ok()?);
+        let cache = ReadCache::new(File::open(process.companion.as_deref()?).ok()?);
         version(&Elf::parse(&cache)?)
     });
     let version = version.ok_or("a library with the functions of OpenSSL that does not say that it is OpenSSL")?;
@@ -77,10 +85,13 @@ pub(super) fn find(elf: &Elf<'_>, companion: Option<&Path>) -> Result<Option<Lib
     if let Some(release) = kernel_that_ends_processes() {
         return Err(format!("Linux {release} may end a process with a seccomp filter in which a return is probed"));
     }
-    locate(elf, &functions, version).map(Some)
+    // Before 3.0 errors do not tell their functions.
+    let is_looked_into = numbers(&version) >= Some((3, 0, 0)) && !served::has_shadow_stack(process.pid);
+    let inside = if is_looked_into { inside::find(elf, file) } else { Inside::default() };
+    locate(elf, inside, &functions, version).map(Some)
 }
 
-fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library, String> {
+fn locate(elf: &Elf<'_>, inside: Inside, functions: &Exports, version: String) -> Result<Library, String> {
     let place = |name: &str, address: u64| {
         let offset = elf.file_offset(address + behind_mark(elf, address)).filter(|offset| *offset != 0);
         offset.ok_or_else(|| format!("OpenSSL {version}: {name} is not in the file"))
@@ -93,19 +104,41 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
     // Before 3.0 it is not in the object, but behind a pointer.
     let is_in_object = numbers(&version) >= Some((3, 0, 0));
     let random_at = if is_in_object { field("SSL_get_client_random", field_copied) } else { 0 };
-    let (mut returns, mut entries) = (Vec::new(), Vec::new());
-    let mut probe = |program, name: &str, address, flags| {
-        let (offset, own) = (place(name, address)?, own(flags, role_at, random_at));
-        returns.push(Point { program, offset, own });
-        entries.push(Point { program: CALLED, offset, own });
-        Ok::<_, String>(())
+    let places = own(0, role_at, random_at);
+    let both = |program, name: &str, address, flags| {
+        let (offset, own) = (place(name, address)?, flags | places);
+        Ok::<_, String>([Point { program, offset, own }, Point { program: CALLED, offset, own }])
     };
-    let inner = inner(elf, functions);
-    let name = match inner {
+    let (mut pairs, mut points, mut ties) = (Vec::new(), Vec::new(), Vec::new());
+    let name = match inner(elf, functions) {
         Some(Inner { read, write, fifth }) => {
-            probe(RECEIVED, "ssl_read_internal", read, 0)?;
-            probe(SENT, "ssl_write_internal", write, if fifth { DONE_IS_FIFTH } else { 0 })?;
-            "openssl"
+            let Inside { copied, sealed } = inside;
+            let reads = "ssl_read_internal";
+            match &copied {
+                Some(copied) => {
+                    let copies = copied.iter().map(|site| point(elf, COPIED, *site));
+                    points.extend(copies.collect::<Option<Vec<_>>>().ok_or("OpenSSL: the copying is not in the file")?);
+                    ties.extend(both(RETURNED, reads, read, 0)?);
+                }
+                None => pairs.push(both(RECEIVED, reads, read, 0)?),
+            }
+            let name = match (&copied, &sealed) {
+                (Some(_), Some(_)) => "openssl",
+                (Some(_), None) => "openssl (writes by entry and return)",
+                (None, _) => "openssl (entry and return)",
+            };
+            match sealed.filter(|_| copied.is_some()) {
+                Some(sites) => {
+                    let programs = [SEALED, SEALED_AT_ONCE];
+                    let sites = programs.into_iter().zip(sites).map(|(program, site)| point(elf, program, site));
+                    points.extend(sites.collect::<Option<Vec<_>>>().ok_or("OpenSSL: a record is not in the file")?);
+                }
+                None => {
+                    let flags = if fifth { DONE_IS_FIFTH } else { 0 };
+                    pairs.push(both(SENT, "ssl_write_internal", write, flags)?);
+                }
+            }
+            name
         }
         None => {
             for (name, program, flags) in [
@@ -115,7 +148,7 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
                 ("SSL_write_ex", SENT, 0),
             ] {
                 if let Some(function) = functions.get(name) {
-                    probe(program, name, function.address, flags)?;
+                    pairs.push(both(program, name, function.address, flags)?);
                 }
             }
             "openssl (public functions)"
@@ -125,14 +158,23 @@ fn locate(elf: &Elf<'_>, functions: &Exports, version: String) -> Result<Library
         [("SSL_do_handshake", RETURNED, 0), ("SSL_sendfile", SENT, RESULT_IS_LENGTH | NO_BUFFER)]
     {
         if let Some(function) = functions.get(name) {
-            probe(program, name, function.address, flags)?;
+            pairs.push(both(program, name, function.address, flags)?);
         }
     }
     let clear = functions.get("SSL_clear").map_or(0, |function| function.address);
-    let mut points = vec![Point { program: BEGINS, offset: place("SSL_clear", clear)?, own: 0 }];
-    points.append(&mut returns);
-    points.append(&mut entries);
-    Ok(Library { name, version, points })
+    points.push(Point { program: BEGINS, offset: place("SSL_clear", clear)?, own: 0 });
+    points.extend(pairs.iter().map(|[at_return, _]| *at_return));
+    points.extend(pairs.iter().map(|[_, at_entry]| *at_entry));
+    Ok(Library { ties, places, ..Library::of(name, version, points) })
+}
+
+/// A probe inside of a function: the kernel must carry its instruction out itself, be it a call or a `push`.
+fn point(elf: &Elf<'_>, program: &'static str, Site { address, own }: Site) -> Option<Point> {
+    const CALL: [u8; 1] = [0xe8];
+    let address = address + behind_mark(elf, address);
+    let is_carried_out = begins_with_push(elf, address) || elf.bytes(address, 1)? == CALL;
+    let offset = elf.file_offset(address).filter(|offset| is_carried_out && *offset != 0)?;
+    Some(Point { program, offset, own })
 }
 
 /// The functions behind the public ones.

@@ -5,7 +5,11 @@
 
 use super::symbols::{Elf, Function};
 use memchr::memmem;
-use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    os::unix::fs::FileExt as _,
+};
 
 /// An error that a function may raise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +25,12 @@ pub(super) struct Raising {
     pub raised: Vec<Raised>,
 }
 
-/// `lea rcx, [rip+...]`: the fourth argument, the name of the source file.
-const LOAD: [u8; 3] = [0x48, 0x8d, 0x0d];
+/// `lea R, [rip+...]` loads an address.
+type Load = [u8; 3];
+/// The fourth argument, in `rcx`: the name of the source file.
+const SOURCE: Load = [0x48, 0x8d, 0x0d];
+/// The third argument, in `rdx`: since OpenSSL 3.0 an error is told the function's name (`ERR_set_debug`).
+const FUNCTION: Load = [0x48, 0x8d, 0x15];
 const LOAD_BYTES: usize = 7;
 /// How much code is read at once: there may be a hundred MiB of it.
 const PIECE: usize = 1 << 20;
@@ -34,7 +42,7 @@ const BESIDE: u64 = 32;
 pub(super) fn raising(elf: &Elf<'_>, file: &File, name: u64, library: u32) -> Option<Vec<Raising>> {
     let beginnings = elf.beginnings()?;
     let mut found = BTreeMap::<_, Vec<_>>::new();
-    for at in loads(elf, file, name)? {
+    for at in loads(elf, file, name, SOURCE)? {
         let before = elf.bytes(at.checked_sub(BESIDE)?, BESIDE)?;
         let behind = elf.bytes(at + LOAD_BYTES as u64, BESIDE)?;
         if let Some(raised) = raised(before, behind, library) {
@@ -48,10 +56,21 @@ pub(super) fn raising(elf: &Elf<'_>, file: &File, name: u64, library: u32) -> Op
     Some(found.into_iter().map(raising).collect())
 }
 
+/// The functions that raise errors under that name, by where they begin: one, or what a compiler has made several of.
+pub(super) fn named(elf: &Elf<'_>, file: &File, name: &str) -> Option<BTreeSet<u64>> {
+    let at = elf.only_text(name.as_bytes())?;
+    if elf.bytes(at, name.len() as u64)? != name.as_bytes() {
+        return None;
+    }
+    let beginnings = elf.beginnings()?;
+    let begin = |at| beginnings.get(beginnings.partition_point(|begin| *begin <= at).checked_sub(1)?).copied();
+    loads(elf, file, at, FUNCTION)?.into_iter().map(begin).collect()
+}
+
 /// Where that address is loaded.
-fn loads(elf: &Elf<'_>, file: &File, wanted: u64) -> Option<Vec<u64>> {
+fn loads(elf: &Elf<'_>, file: &File, wanted: u64, load: Load) -> Option<Vec<u64>> {
     let text = elf.text()?;
-    let finder = memmem::Finder::new(&LOAD);
+    let finder = memmem::Finder::new(&load);
     let mut buffer = vec![0; PIECE];
     let (mut begin, mut found) = (text.start, Vec::new());
     while begin < text.end {
@@ -59,7 +78,7 @@ fn loads(elf: &Elf<'_>, file: &File, wanted: u64) -> Option<Vec<u64>> {
         let piece = buffer.get_mut(..bytes)?;
         file.read_exact_at(piece, elf.file_offset(begin)?).ok()?;
         let addresses = finder.find_iter(piece).filter_map(|at| {
-            let distance = piece.get(at + LOAD.len()..at + LOAD_BYTES)?.try_into().ok()?;
+            let distance = piece.get(at + load.len()..at + LOAD_BYTES)?.try_into().ok()?;
             let (address, distance) = (begin + at as u64, i64::from(i32::from_le_bytes(distance)));
             let target = address.wrapping_add(LOAD_BYTES as u64).wrapping_add_signed(distance);
             (target == wanted).then_some(address)

@@ -46,6 +46,17 @@ pub fn executable(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/exe"))
 }
 
+/// Whether the process keeps its return addresses on a second stack as well, which the kernel forgets when it carries out a call in its
+/// place (Linux, `emulate_push_stack` in `arch/x86/kernel/uprobes.c`).
+pub fn has_shadow_stack(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_shadowed(&status))
+}
+
+fn is_shadowed(status: &str) -> bool {
+    let features = status.lines().find_map(|line| line.strip_prefix("x86_Thread_features:"));
+    features.is_some_and(|features| features.split_whitespace().any(|feature| feature == "shstk"))
+}
+
 fn file_of(pid: u32) -> Option<FileId> {
     id_of(&executable(pid))
 }
@@ -167,6 +178,14 @@ mod tests {
         let removed = "old place/libcrypto.so.3 (deleted)";
         let removed = found("libcrypto.so.3 (deleted)", "7f3000-7f4000", removed);
         assert_eq!(mapped(7, maps), [library, removed]);
+    }
+
+    #[test]
+    fn a_second_stack_is_a_feature_of_the_thread() {
+        let status = |features: &str| {
+            format!("Name:\tnginx\nx86_Thread_features:\t{features}\nx86_Thread_features_locked:\tshstk\n")
+        };
+        assert!(is_shadowed(&status("shstk wrss")) && !is_shadowed(&status("")) && !is_shadowed("Name:\tnginx\n"));
     }
 
     #[test]

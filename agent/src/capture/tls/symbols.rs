@@ -5,7 +5,8 @@
 
 use memchr::memmem;
 use object::{
-    LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+    LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ObjectSymbolTable as _,
+    RelocationTarget,
     read::{ReadCache, ReadRef as _, elf::ElfFile64},
 };
 use std::{collections::HashMap, fs::File, ops::Range};
@@ -98,6 +99,29 @@ impl<'a> Elf<'a> {
         let begin = |entry: &[u8]| Some(address.wrapping_add_signed(i64::from(u32_at(entry, 0)?.cast_signed())));
         let found = entries.chunks_exact(8).map(begin).collect::<Option<Vec<_>>>()?;
         (table.starts_with(&FORM) && found.is_sorted()).then_some(found)
+    }
+
+    /// What this file takes from others, by the place where the linker puts its address.
+    pub(super) fn imports(&self) -> HashMap<u64, &'a str> {
+        let symbols = self.elf.dynamic_symbol_table();
+        let name = |target| {
+            let RelocationTarget::Symbol(index) = target else { return None };
+            symbols.as_ref()?.symbol_by_index(index).ok()?.name().ok()
+        };
+        let relocations = self.elf.dynamic_relocations().into_iter().flatten();
+        relocations.filter_map(|(place, relocation)| Some((place, name(relocation.target())?))).collect()
+    }
+
+    /// From where a linker's stub at that address takes where it goes: `jmp [rip+N]`.
+    pub(super) fn stub(&self, address: u64) -> Option<u64> {
+        const BOUND: u8 = 0xf2;
+        const BYTES: u64 = 6;
+        let has_mark = self.bytes(address, 4)? == super::openssl::MARK;
+        let address = if has_mark { address + 4 } else { address };
+        let address = if self.bytes(address, 1)? == [BOUND] { address + 1 } else { address };
+        let [0xff, 0x25, distance @ ..] = self.bytes(address, BYTES)? else { return None };
+        let distance = i32::from_le_bytes(distance.try_into().ok()?);
+        Some((address + BYTES).wrapping_add_signed(i64::from(distance)))
     }
 
     /// The first digits of the number that a linker gave the build.
