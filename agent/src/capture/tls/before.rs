@@ -49,7 +49,8 @@ pub(super) enum Call {
 }
 
 impl Before {
-    /// To be asked when the probes are in. `own_numbers`: the kernel side does not know connections by their cookies.
+    /// To be asked when the other probes are in: what begins from then on has its handshake seen. `own_numbers`: the kernel side does not
+    /// know connections by their cookies.
     pub fn now(processes: impl IntoIterator<Item = u32>, ports: &[u16], own_numbers: bool) -> Self {
         match Diag::default().open(ports) {
             Some(open) if open.is_empty() || !own_numbers => {
@@ -61,6 +62,11 @@ impl Before {
             }
             _ => Self::ForGood,
         }
+    }
+
+    /// Whether there is nothing to probe reads for.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Open(open) if open.is_empty())
     }
 
     /// Looks at some of the connections, or at what goes unread: `connections` is how many have, in all.

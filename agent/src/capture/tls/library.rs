@@ -71,20 +71,13 @@ impl Programs {
         self.0.iter().filter_map(|(name, loaded)| Some((*name, loaded.as_ref().err()?.as_str())))
     }
 
-    /// Puts all probes of a library into that file.
+    /// Puts the probes of a library into that file, but for those of [`Library::ties`].
     ///
     /// # Errors
     /// The kernel does not take one of them; then none is in.
     pub fn attach(&self, ebpf: &mut Ebpf, file: &File, library: &Library, number: u32) -> Result<Probes, String> {
         let links = self.put(ebpf, file, &library.points, number)?;
-        let mut probes = Probes { number, links, ties: Vec::new() };
-        match self.attach_ties(ebpf, file, library, &mut probes) {
-            Ok(()) => Ok(probes),
-            Err(why) => {
-                probes.detach(ebpf);
-                Err(why)
-            }
-        }
+        Ok(Probes { number, links, ties: Vec::new() })
     }
 
     /// Puts those of [`Library::ties`] in, unless they are.

@@ -218,12 +218,9 @@ impl Tls {
             let excluded = self.exclude.of(&found.processes);
             let is_off = excluded.len() == found.processes.len();
             let probes = if is_off { Err(SWITCHED_OFF.to_owned()) } else { self.attach(ebpf, &found) };
-            let processes = found.processes.iter().map(|process| process.pid);
-            let before = match &probes {
-                Ok(probes) if probes.has_ties() => {
-                    Before::now(processes, &self.watched.ports, self.watched.own_numbers)
-                }
-                _ => Before::ForGood,
+            let (probes, before) = match probes {
+                Ok((probes, before)) => (Ok(probes), before),
+                Err(why) => (Err(why), Before::ForGood),
             };
             match &probes {
                 Ok(probes) => {
@@ -239,7 +236,7 @@ impl Tls {
         self.exclude.tell(ebpf, excluded);
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<Probes, String> {
+    fn attach(&mut self, ebpf: &mut Ebpf, found: &Found) -> Result<(Probes, Before), String> {
         let library = found.library.as_ref().map_err(Clone::clone)?;
         if self.covered.len() >= MAX_FILES {
             return Err(format!("more than {MAX_FILES} files"));
@@ -248,14 +245,31 @@ impl Tls {
             openssl::switch_on(ebpf)?;
         }
         self.next_number = self.next_number.wrapping_add(1);
-        let probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
+        let mut probes = self.programs.attach(ebpf, &found.file, library, self.next_number)?;
+        let before = self.attach_ties(ebpf, found, library, &mut probes);
         // From here on every byte of plaintext is seen.
         let ready = AsPod(TlsFile { ready_ns: monotonic_ns(), places: library.places, ..TlsFile::default() });
         if let Err(error) = self.files.insert(probes.number, ready, 0) {
             probes.detach(ebpf);
             return Err(error.to_string());
         }
-        Ok(probes)
+        Ok((probes, before))
+    }
+
+    /// The probes for connections from before, if there are any.
+    fn attach_ties(&self, ebpf: &mut Ebpf, found: &Found, library: &Library, probes: &mut Probes) -> Before {
+        if library.ties.is_empty() {
+            return Before::ForGood;
+        }
+        let processes = found.processes.iter().map(|process| process.pid);
+        let before = Before::now(processes, &self.watched.ports, self.watched.own_numbers);
+        if before.is_none() {
+            return Before::Over(Unread::now(None, self.unread));
+        }
+        if let Err(reason) = self.programs.attach_ties(ebpf, &found.file, library, probes) {
+            warn!(reason, "connections from before are not read");
+        }
+        before
     }
 
     fn uncover_what_was_left(&mut self, ebpf: &mut Ebpf) {
