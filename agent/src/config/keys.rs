@@ -182,7 +182,7 @@ keys! {
     ring_bytes: u64 = "4MiB", "SIZE", value::ring;
     /// Bytes in a ring that wake the agent.
     ring_watermark_bytes: u64 = "64KiB", "SIZE", |v| value::bytes(v, 1..=512 << 20);
-    /// Longest time that a sample waits in a ring, in milliseconds. After a second without any, the first one may wait 250.
+    /// Longest time that a sample waits in a ring, in milliseconds. After a second without any, the first one may wait 250, and after five seconds 500.
     ring_flush_ms: u64 = "50", "MS", |v| value::whole(v, 1..=10_000);
     /// Whether the thread that reads the rings goes before other threads (five steps of nice), so that nothing is lost while
     /// every CPU is busy: on or off.

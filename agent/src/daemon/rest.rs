@@ -13,6 +13,8 @@ const LONG_AFTER: Duration = Duration::from_secs(5);
 /// The longest wait at rest, unless `ring-flush-ms` is longer. It bounds how long the first sample after a rest waits, and how
 /// long a signal to stop does.
 const WAIT_AT_REST: Duration = Duration::from_millis(250);
+/// The same after a long rest.
+const WAIT_AT_LONG_REST: Duration = Duration::from_millis(500);
 /// How often the snapshot for `status` and metrics is renewed, and the stream looks for what it has to say. That reads every
 /// counter of the kernel side, each by a system call.
 const PUBLISH_EVERY: Duration = Duration::from_millis(250);
@@ -112,7 +114,8 @@ impl Rest {
     pub(super) fn longest_wait(&self) -> Duration {
         match self.turn {
             Turn::Active => self.flush.saturating_sub(self.pause()),
-            _ => self.flush.max(WAIT_AT_REST),
+            Turn::Rests => self.flush.max(WAIT_AT_REST),
+            Turn::RestsForLong | Turn::StillRests => self.flush.max(WAIT_AT_LONG_REST),
         }
     }
 
@@ -152,8 +155,11 @@ mod tests {
         ];
         for (taken, after, turn) in turns {
             assert_eq!(rest.turned(taken, start + after), turn, "{after:?}");
-            let expected =
-                if turn == Turn::Active { (flush, PUBLISH_EVERY) } else { (WAIT_AT_REST, PUBLISH_EVERY_AT_REST) };
+            let expected = match turn {
+                Turn::Active => (flush, PUBLISH_EVERY),
+                Turn::Rests => (WAIT_AT_REST, PUBLISH_EVERY_AT_REST),
+                Turn::RestsForLong | Turn::StillRests => (WAIT_AT_LONG_REST, PUBLISH_EVERY_AT_REST),
+            };
             assert_eq!(
                 (rest.longest_wait(), rest.publish_every(), rest.pause()),
                 (expected.0, expected.1, Duration::ZERO)
