@@ -100,8 +100,6 @@ pub mod openssl {
         own >> RANDOM_SHIFT
     }
 
-    /// With [`AT_ONCE`]: several records are made at once, by a call whose fourth argument points to what they are made of.
-    pub const AT_ONCE: u32 = 1 << 31;
     const PLACE_BITS: u32 = 10;
     const IN_REGISTER: u32 = 1 << (PLACE_BITS - 1);
     /// No place on the stack is beyond it.
@@ -128,8 +126,8 @@ pub mod openssl {
     /// The `own` number of a probe inside a function: where the object is, and of a read where the kind of record that is asked for
     /// is, and whether it is only peeked.
     #[must_use]
-    pub const fn inside(flags: u32, object: At, kind: At, peek: At) -> u32 {
-        flags | object.packed() | kind.packed() << PLACE_BITS | peek.packed() << (2 * PLACE_BITS)
+    pub const fn inside(object: At, kind: At, peek: At) -> u32 {
+        object.packed() | kind.packed() << PLACE_BITS | peek.packed() << (2 * PLACE_BITS)
     }
 
     /// The first, second or third place, from 0. See [`inside`].
@@ -344,10 +342,9 @@ mod tests {
     #[test]
     fn places_of_arguments_come_apart_again() {
         use openssl::At::{Register, Slot};
-        let told = openssl::inside(openssl::AT_ONCE, Slot(0x28), Register(5), Slot(openssl::SLOTS - 1));
+        let told = openssl::inside(Slot(0x28), Register(5), Slot(openssl::SLOTS - 1));
         assert_eq!([0, 1, 2].map(|which| openssl::place(told, which)), [Slot(0x28), Register(5), Slot(511)]);
-        assert_eq!(openssl::inside(0, Slot(511), Register(511), Slot(511)) & openssl::AT_ONCE, 0);
-        assert_ne!(told & openssl::AT_ONCE, 0);
+        assert_eq!(openssl::inside(Slot(511), Register(511), Slot(511)) >> 30, 0);
     }
 
     #[test]

@@ -288,6 +288,7 @@ mod tests {
             assert!(bound.iter().all(|port| found.values().any(|found| found == port)), "{bound:?} in {found:?}");
         }
     }
+
     #[test]
     fn a_connection_is_found_by_its_port_until_it_is_closed() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

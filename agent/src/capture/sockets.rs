@@ -77,10 +77,8 @@ pub fn listening_elsewhere() -> Listening {
 pub fn open_connections(watched: &[u16]) -> u64 {
     let mut open = 0;
     for_each_namespace(|process, _| {
-        let read = for_each_socket(process, |Entry { port, state, .. }| {
-            if matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port) {
-                open += 1;
-            }
+        let read = for_each_socket(process, |entry| {
+            open += u64::from(entry.is_open_on(watched));
             true
         });
         read.is_some()
@@ -95,8 +93,8 @@ pub fn is_open_elsewhere(processes: impl IntoIterator<Item = u32>, watched: &[u1
     processes.into_iter().map(|process| process.to_string()).any(|process| {
         let mut is_open = false;
         if namespace_of(&process).is_some_and(|namespace| done.insert(namespace)) {
-            for_each_socket(&process, |Entry { port, state, .. }| {
-                is_open |= matches!(state, ESTABLISHED | CLOSE_WAIT) && watched.contains(&port);
+            for_each_socket(&process, |entry| {
+                is_open |= entry.is_open_on(watched);
                 !is_open
             });
         }
@@ -168,6 +166,12 @@ struct Entry<'a> {
     port: u16,
     state: &'a str,
     inode: u64,
+}
+
+impl Entry<'_> {
+    fn is_open_on(&self, ports: &[u16]) -> bool {
+        matches!(self.state, ESTABLISHED | CLOSE_WAIT) && ports.contains(&self.port)
+    }
 }
 
 /// A line: `sl local_address rem_address st queues timer retransmits uid timeout inode ...`, addresses as hex

@@ -5,11 +5,13 @@
 //! (docs/decisions/0078-envoy-by-its-errors.md).
 
 use super::{
+    code,
     library::{Library, Point},
     openssl,
     raised::{Raised, Raising, raising},
     symbols::Elf,
 };
+use memchr::memmem;
 use s3auditd_common::settings::openssl::{RESULT_IS_LENGTH, own};
 use std::fs::File;
 
@@ -92,10 +94,8 @@ impl Places {
         let inner = only(raising, &[UNINITIALIZED, HANDSHAKE_FAILURE], &[BAD_LENGTH]).ok_or("ssl_read_impl")?;
         let calls = |one: &Raising, other: &Raising| {
             let (code, from) = (code(one).unwrap_or_default(), one.function.address);
-            let calls =
-                code.windows(5).enumerate().map(move |(at, window)| (at, openssl::calls(window, from + at as u64)));
-            let calls = calls.filter_map(|(at, mut to)| to.any(|to| to == other.function.address).then_some(at));
-            calls.collect::<Vec<_>>()
+            let to_other = code::calls(code, from).filter(|(_, to)| *to == other.function.address);
+            to_other.map(|(at, _)| at).collect::<Vec<_>>()
         };
         if calls(inner, handshake).is_empty() {
             return Err("SSL_do_handshake");
@@ -129,11 +129,8 @@ impl Places {
 /// The one function that may raise all of these, and none of those.
 fn only<'a>(raising: &'a [Raising], all: &[u32], none: &[u32]) -> Option<&'a Raising> {
     let raises = |one: &Raising, reason: &u32| one.raised.iter().any(|raised| raised.reason == *reason);
-    let mut found = raising
-        .iter()
-        .filter(|one| all.iter().all(|reason| raises(one, reason)) && !none.iter().any(|reason| raises(one, reason)));
-    let first = found.next()?;
-    found.next().is_none().then_some(first)
+    let is_it = |one: &&Raising| all.iter().all(|of| raises(one, of)) && !none.iter().any(|of| raises(one, of));
+    code::only(raising.iter().filter(is_it))
 }
 
 fn first_line(one: &Raising) -> u32 {
@@ -207,11 +204,7 @@ fn takes_off(code: &[u8]) -> bool {
 fn call_for_object(code: &[u8]) -> Option<usize> {
     const CALL: [u8; 3] = [0xff, 0x50, 0x08];
     const IN_FRONT: usize = 6;
-    let mut calls = code.windows(CALL.len()).enumerate().filter(|(_, window)| *window == CALL).map(|(at, _)| at);
-    let at = calls.next()?;
-    if calls.next().is_some() {
-        return None;
-    }
+    let at = code::only(memmem::find_iter(code, &CALL))?;
     let [wide, 0x8b, from @ 0..=7, moved, 0x89, to] = code.get(at.checked_sub(IN_FRONT)?..at)? else { return None };
     // Registers 4 and 5 would need a further byte.
     let is_same = matches!((wide, moved), (0x48, 0x48) | (0x49, 0x4c)) && *to == 0xc7 | from << 3;

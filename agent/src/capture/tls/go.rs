@@ -7,6 +7,7 @@
 //! its target by chance is less likely than a bit error.
 
 use super::{
+    code::{calls, only},
     library::{Library, Point},
     symbols::{self, Elf, Functions},
 };
@@ -110,16 +111,7 @@ fn minor(version: &str) -> Option<u32> {
 
 /// Where the one `call` of one of these functions is; None if there is none, or a second.
 fn only_call(code: &[u8], address: u64, targets: &[u64]) -> Option<usize> {
-    const CALL: u8 = 0xe8;
-    const CALL_BYTES: u64 = 5;
-    let mut calls = code.windows(5).enumerate().filter_map(|(at, window)| {
-        let [CALL, distance @ ..] = window else { return None };
-        let distance = i32::from_le_bytes(distance.try_into().ok()?);
-        let behind = address.wrapping_add(at as u64 + CALL_BYTES);
-        targets.contains(&behind.wrapping_add_signed(i64::from(distance))).then_some(at)
-    });
-    let call = calls.next()?;
-    calls.next().is_none().then_some(call)
+    only(calls(code, address).filter(|(_, to)| targets.contains(to))).map(|(at, _)| at)
 }
 
 /// The first instruction behind the check for stack, which may run again when the stack has grown: `cmp rsp, [r14+16]`,

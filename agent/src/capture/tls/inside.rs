@@ -5,11 +5,12 @@
 //! call in `ssl3_write_bytes` by which some processors make several at once.
 
 use super::{
+    code::only,
     flow::{Call, Code, Flow, Place, Returns, Value},
     raised,
     symbols::Elf,
 };
-use s3auditd_common::settings::openssl::{AT_ONCE, At, SLOTS, inside};
+use s3auditd_common::settings::openssl::{At, SLOTS, inside};
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
@@ -74,7 +75,7 @@ fn copied(flow: &Flow, copies: impl Fn(u64) -> bool) -> Option<Vec<Site>> {
         |call: &&Call| copies(call.to) && matches!(call.given(0), Value::Argument(READ_TO, 64) | Value::From(READ_TO));
     let site = |call: &Call| {
         let at = |argument, bits| place(flow.place(call, argument, bits)?);
-        Some(Site { address: call.at, own: inside(0, at(OBJECT, 64)?, at(KIND, 8)?, at(PEEK, 32)?) })
+        Some(Site { address: call.at, own: inside(at(OBJECT, 64)?, at(KIND, 8)?, at(PEEK, 32)?) })
     };
     let sites = flow.calls.iter().filter(is_to_caller).map(site).collect::<Option<Vec<_>>>()?;
     (1..=MOST).contains(&sites.len()).then_some(sites)
@@ -102,7 +103,7 @@ fn at_once(flow: &Flow, is_control: impl Fn(u64) -> bool) -> Option<Vec<Site>> {
     let call = only(controls.filter(|call| call.given(1) == Value::Number(ENCRYPT_AT_ONCE)))?;
     let object = place(flow.place(call, OBJECT, 64)?)?;
     let is_as_expected = matches!(call.given(3), Value::Stack(_));
-    let own = inside(AT_ONCE, object, At::Slot(0), At::Slot(0));
+    let own = inside(object, At::Slot(0), At::Slot(0));
     is_as_expected.then_some(vec![Site { address: call.at, own }])
 }
 
@@ -115,11 +116,6 @@ fn place(place: Place) -> Option<At> {
         Place::Register(_) => None,
         Place::Slot(bytes) => u32::try_from(bytes).ok().filter(|bytes| *bytes < SLOTS).map(At::Slot),
     }
-}
-
-fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
-    let one = found.next()?;
-    found.next().is_none().then_some(one)
 }
 
 /// The library's code, and whom it calls.
@@ -224,15 +220,15 @@ mod tests {
 
     #[test]
     fn the_copy_to_the_caller_is_found_with_its_arguments() {
-        let own = inside(0, Slot(0x28), Slot(4), Slot(0));
+        let own = inside(Slot(0x28), Slot(4), Slot(0));
         assert_eq!(copied_in(&READ), Some(vec![Site { address: TO_CALLER, own }]));
         // Two copies to the caller: the other one's is `lea rdi, [r12+rax]`, and `s` is where it was before.
-        let other = Site { address: 0x106c, own: inside(0, Register(3), Slot(4), Slot(0)) };
+        let other = Site { address: 0x106c, own: inside(Register(3), Slot(4), Slot(0)) };
         let both = with(READ, 0x64, &[0x49, 0x8d, 0x3c, 0x04, 0x0f, 0x1f, 0x40, 0]);
         assert_eq!(copied_in(&both), Some(vec![Site { address: TO_CALLER, own }, other]));
         // The next one goes to where the last one went, as `memcpy` tells: `mov r15, rax`.
         assert!(copied_in(&with(READ, 0x45, &[0x49, 0x89, 0xc7])).is_some());
-        let own = inside(0, Slot(0x10), Slot(0x1c), Slot(0x18));
+        let own = inside(Slot(0x10), Slot(0x1c), Slot(0x18));
         assert_eq!(copied_in(&FRAMED), Some(vec![Site { address: 0x101d, own }]));
     }
 
@@ -278,7 +274,7 @@ mod tests {
     #[test]
     fn records_that_are_made_at_once_are_known_by_their_control() {
         let found = |code: &[u8]| at_once(&flow(code)?, |to| to == CONTROL);
-        let own = inside(AT_ONCE, Register(2), Slot(0), Slot(0));
+        let own = inside(Register(2), Slot(0), Slot(0));
         assert_eq!(found(&AT_ONCE_CODE), Some(vec![Site { address: 0x103c, own }]));
         // Both the same; none; another place for what is made of (`mov rcx, [rsp+8]`).
         assert_eq!(found(&with(AT_ONCE_CODE, 0x14, &[0x1a])), None);

@@ -5,6 +5,7 @@
 
 mod before;
 mod boringssl;
+mod code;
 mod exclude;
 mod flow;
 mod gnutls;

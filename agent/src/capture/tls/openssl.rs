@@ -10,6 +10,7 @@
 //! functions are probed only for connections from before, which are tied to their objects by their next read.
 
 use super::{
+    code,
     inside::{self, Inside, Site},
     library::{Library, Point},
     others,
@@ -194,9 +195,7 @@ fn inner(elf: &Elf<'_>, functions: &Exports) -> Option<Inner> {
     };
     let of_both = |one, other| {
         let (one, other) = (calls(one)?, calls(other)?);
-        let mut of_both = one.intersection(&other);
-        let only = *of_both.next()?;
-        of_both.next().is_none().then_some(only)
+        code::only(one.intersection(&other).copied())
     };
     let fifth = functions.contains_key("SSL_write_ex2");
     let read = of_both("SSL_read", "SSL_read_ex")?;
@@ -209,16 +208,9 @@ fn inner(elf: &Elf<'_>, functions: &Exports) -> Option<Inner> {
     })
 }
 
-/// Where the calls in a function go; now and then a number in it that looks like one.
-pub(super) fn calls(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
-    const CALL: u8 = 0xe8;
-    const CALL_BYTES: u64 = 5;
-    code.windows(5).enumerate().filter_map(move |(at, window)| {
-        let [CALL, distance @ ..] = window else { return None };
-        let distance = i32::from_le_bytes(distance.try_into().ok()?);
-        let behind = address.wrapping_add(at as u64 + CALL_BYTES);
-        Some(behind.wrapping_add_signed(i64::from(distance)))
-    })
+/// Where the calls in a function go.
+fn calls(code: &[u8], address: u64) -> impl Iterator<Item = u64> {
+    code::calls(code, address).map(|(_, to)| to)
 }
 
 /// `endbr64`, with which functions begin that may be called indirectly. A probe goes behind it.
@@ -246,8 +238,7 @@ fn field_returned(code: &[u8]) -> Option<u32> {
 
 /// The one value that is there, however often.
 fn only(found: impl Iterator<Item = u32>) -> Option<u32> {
-    let found: BTreeSet<_> = found.collect();
-    if let [one] = *found.into_iter().collect::<Vec<_>>() { Some(one) } else { None }
+    code::only(found.collect::<BTreeSet<_>>().into_iter())
 }
 
 /// The place of the field of its first argument from which a function copies: the one whose address it takes,

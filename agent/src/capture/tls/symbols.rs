@@ -3,6 +3,7 @@
 //!
 //! The file is anybody's: nothing is believed, and no number is used as a place without a check.
 
+use super::{code::only, openssl};
 use memchr::memmem;
 use object::{
     LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _, ObjectSymbolTable as _,
@@ -83,10 +84,9 @@ impl<'a> Elf<'a> {
     pub(super) fn only_text(&self, end: &[u8]) -> Option<u64> {
         let (address, data) = self.section(&[".rodata"])?;
         let end = [end, &[0]].concat();
-        let mut places = memmem::find_iter(data, &end);
-        let place = places.next()?;
+        let place = only(memmem::find_iter(data, &end))?;
         let begin = data.get(..place)?.iter().rposition(|byte| *byte == 0).map_or(0, |zero| zero + 1);
-        places.next().is_none().then_some(address.checked_add(begin as u64)?)
+        address.checked_add(begin as u64)
     }
 
     /// Where functions begin, in order (Linux Standard Base, "Exception Frames": `.eh_frame_hdr`, in the one form that linkers write).
@@ -116,8 +116,7 @@ impl<'a> Elf<'a> {
     pub(super) fn stub(&self, address: u64) -> Option<u64> {
         const BOUND: u8 = 0xf2;
         const BYTES: u64 = 6;
-        let has_mark = self.bytes(address, 4)? == super::openssl::MARK;
-        let address = if has_mark { address + 4 } else { address };
+        let address = address + openssl::behind_mark(self, address);
         let address = if self.bytes(address, 1)? == [BOUND] { address + 1 } else { address };
         let [0xff, 0x25, distance @ ..] = self.bytes(address, BYTES)? else { return None };
         let distance = i32::from_le_bytes(distance.try_into().ok()?);
