@@ -148,7 +148,7 @@ impl Look {
     pub const fn announced(&self, direction: Direction) -> Option<Announced> {
         // A reply without a type is not said to be no document.
         let untyped = matches!(direction, Direction::Sent) && self.types == 0;
-        if self.state != ENDED || self.lengths == 0 || untyped || self.length < MIN_BODY_BYTES {
+        if self.state != ENDED || self.lengths == 0 || untyped {
             return None;
         }
         let body = if self.length > MAX_BODY_BYTES { MAX_BODY_BYTES } else { self.length };
@@ -164,7 +164,8 @@ impl Look {
                 self.digits += 1;
                 self.length = self.length * 10 + u64::from(byte - b'0');
             }
-            b'\r' | b'\n' if self.digits != 0 => {
+            // The rest of a head whose body is copied in any case says nothing more.
+            b'\r' | b'\n' if self.digits != 0 && self.length >= MIN_BODY_BYTES => {
                 self.at = self.line;
                 self.state = LINES;
             }
@@ -230,6 +231,11 @@ mod tests {
     use std::{format, string::String, vec::Vec};
 
     fn look(direction: Direction, bytes: &[u8]) -> Option<Announced> {
+        looked(direction, bytes).0
+    }
+
+    /// With the number of steps that it took.
+    fn looked(direction: Direction, bytes: &[u8]) -> (Option<Announced>, u32) {
         let mut padded: Vec<u8> = bytes.to_vec();
         // What lies behind is of somebody else.
         padded.extend_from_slice(b"\r\ncontent-length: 999999\r\n\r\n\n\n\n\n\n\n\n\n");
@@ -240,7 +246,7 @@ mod tests {
             steps += 1;
             assert!(steps < MAX_LOOK_STEPS);
         }
-        look.announced(direction)
+        (look.announced(direction), steps)
     }
 
     fn put(fields: &str) -> String {
@@ -291,6 +297,15 @@ mod tests {
         ] {
             assert_eq!(look(Direction::Received, put(fields).as_bytes()), None, "{fields}");
         }
+    }
+
+    #[test]
+    fn behind_a_length_that_is_short_nothing_is_looked_at() {
+        let more = "X-Amz-Meta-Long: value\r\n".repeat(40);
+        let (found, steps) = looked(Direction::Received, put(&format!("Content-Length: 4096\r\n{more}")).as_bytes());
+        assert!(found.is_none() && steps < 20, "{steps} steps");
+        let (found, steps) = looked(Direction::Received, put(&format!("Content-Length: 40960\r\n{more}")).as_bytes());
+        assert!(found.is_some() && steps > 100, "{steps} steps");
     }
 
     #[test]

@@ -179,7 +179,7 @@ pub fn turn(origin: &Origin, direction: Direction) {
 }
 
 /// Whether nothing of the direction was copied since the other one moved, or a window ended, but one byte perhaps: a message
-/// may begin. (Go's `net/http` waits for a connection's next request with a buffer of one byte.)
+/// may begin. (Go's `net/http` waits with a buffer of one byte while a handler runs; what comes then is a pipelined request.)
 #[inline(always)]
 pub fn may_begin(origin: &Origin, direction: Direction) -> bool {
     let Some(state) = origin.state else { return false };

@@ -74,7 +74,7 @@ fn bodies_that_a_head_announces_are_withheld_before_any_word() {
     for call in [4096, 32 * 1024, 100_001, MIB, 64 * MIB] {
         let mut kernel = Kernel::new(usize::MAX / 2);
         for _ in 0..4 {
-            // Go's server waits for the next request with a buffer of one byte.
+            // A first byte alone: how Go's server takes up a request while it serves another.
             kernel.text(Received, b"P");
             let put = "UT /b/k HTTP/1.1\r\nContent-Length: 67108864\r\n\r\n".as_bytes();
             kernel.call(Received, &[Bytes::Text(put.to_vec()), Bytes::Zeros(4096)]);
