@@ -47,16 +47,16 @@ pub(super) struct Inside {
 
 /// Looks into the functions.
 pub(super) fn find(elf: &Elf<'_>, file: &File) -> Inside {
-    let reader = Reader::of(elf);
+    let Some(reader) = Reader::of(elf) else { return Inside::default() };
     let function = |name| {
-        let (reader, begin) = (reader.as_ref()?, only(raised::named(elf, file, name)?.into_iter())?);
-        Some((reader, begin, reader.flow(begin)?))
+        let begin = only(raised::named(elf, file, &reader.beginnings, name)?.into_iter())?;
+        Some((begin, reader.flow(begin)?))
     };
-    let copied = function("ssl3_read_bytes").and_then(|(reader, _, flow)| copied(&flow, |to| reader.copies(to)));
+    let copied = function("ssl3_read_bytes").and_then(|(_, flow)| copied(&flow, |to| reader.copies(to)));
     let sealed = || {
-        let (_, begin, flow) = function("do_ssl3_write")?;
+        let (begin, flow) = function("do_ssl3_write")?;
         let record = sealed(&flow, begin)?;
-        let (reader, _, flow) = function("ssl3_write_bytes")?;
+        let (_, flow) = function("ssl3_write_bytes")?;
         // A compiler may also have put one into the other; then the errors of the inner one are raised in both.
         flow.calls.iter().find(|call| call.to == begin)?;
         // The library uses it elsewhere too; that it is not known would look as if it were never called.

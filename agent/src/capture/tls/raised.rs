@@ -57,13 +57,12 @@ pub(super) fn raising(elf: &Elf<'_>, file: &File, name: u64, library: u32) -> Op
 }
 
 /// The functions that raise errors under that name, by where they begin: one, or what a compiler has made several of.
-pub(super) fn named(elf: &Elf<'_>, file: &File, name: &str) -> Option<BTreeSet<u64>> {
+pub(super) fn named(elf: &Elf<'_>, file: &File, beginnings: &BTreeSet<u64>, name: &str) -> Option<BTreeSet<u64>> {
     let at = elf.only_text(name.as_bytes())?;
     if elf.bytes(at, name.len() as u64)? != name.as_bytes() {
         return None;
     }
-    let beginnings = elf.beginnings()?;
-    let begin = |at| beginnings.get(beginnings.partition_point(|begin| *begin <= at).checked_sub(1)?).copied();
+    let begin = |at| beginnings.range(..=at).next_back().copied();
     loads(elf, file, at, FUNCTION)?.into_iter().map(begin).collect()
 }
 
