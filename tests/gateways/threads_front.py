@@ -2,27 +2,18 @@
 
 The library reads and writes the socket. With `reads` it is never asked for a handshake, which happens inside of the first read."""
 
-import select
 import socket
 import ssl
 import sys
 import threading
 
-# OpenSSL makes several records at once of 64 KiB and more, where the cipher lets it.
-PIECE = 256 * 1024
+from relay import relay
 
 
 def serve(stream, behind):
     inner = socket.create_connection(("127.0.0.1", behind))
     try:
-        while True:
-            ready = [stream] if stream.pending() else select.select([stream, inner], [], [])[0]
-            for one, other in [(stream, inner), (inner, stream)]:
-                if one in ready:
-                    piece = one.recv(PIECE)
-                    if not piece:
-                        return
-                    other.sendall(piece)
+        relay(stream, inner)
     except OSError:
         pass
     finally:

@@ -130,6 +130,8 @@ impl Front {
             let mut command = Command::new(interpreter);
             command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways").join(script));
             command.args([address.port().to_string(), behind.port().to_string()]).arg(&certificate).arg(&key);
+            // Python would leave compiled modules beside its scripts.
+            command.env("PYTHONDONTWRITEBYTECODE", "1");
             command
         };
         Ok(match self {

@@ -96,7 +96,7 @@ fn at_once() -> anyhow::Result<()> {
     let python = tool("S3AUDITD_PYTHON").map_err(|missing| anyhow::anyhow!(missing.reason().to_owned()))?;
     let address = local(free_port()?);
     let mut command = Command::new(python);
-    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cbc_relay.py"));
+    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("gateways/cbc_relay.py"));
     command.args([address.port().to_string(), world.gateway.port().to_string()]);
     // It ends with its only connection, or without one.
     let mut relay = command.stdout(Stdio::piped()).spawn()?;

@@ -1,12 +1,12 @@
 """Speaks TLS for one client: `cbc_relay.py PORT GATEWAY_PORT`. With a cipher in CBC mode, its MAC inside, for which OpenSSL makes several
 records at once. Says `ready` when it listens."""
 
-import select
 import socket
 import ssl
 import sys
 
-PIECE = 64 * 1024
+from relay import relay
+
 NO_ENCRYPT_THEN_MAC = 1 << 19
 
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -21,11 +21,4 @@ listener.settimeout(60)
 print("ready", flush=True)
 inner, _ = listener.accept()
 outer = context.wrap_socket(socket.create_connection(("127.0.0.1", int(sys.argv[2]))))
-while True:
-    ready = [outer] if outer.pending() else select.select([inner, outer], [], [])[0]
-    for one, other in [(inner, outer), (outer, inner)]:
-        if one in ready:
-            piece = one.recv(PIECE)
-            if not piece:
-                sys.exit()
-            other.sendall(piece)
+relay(outer, inner)
