@@ -104,7 +104,7 @@ fn multipath() -> anyhow::Result<()> {
     drop(multipath);
     // Its end is what tells how much has moved.
     world.daemon.status_when(PATIENCE, |status| status.rebuild("connections_closed") == 1)?;
-    said_in_the_coverage(&world)?;
+    said_in_the_coverage(&world, "upper_layer")?;
     let after = world.settle(calls.len())?;
     expect::same(&calls, &after.records)?;
     let lost = (after.status.rebuild("received_lost_bytes"), after.status.rebuild("sent_lost_bytes"));
@@ -113,10 +113,9 @@ fn multipath() -> anyhow::Result<()> {
     after.status.balanced()
 }
 
-fn said_in_the_coverage(world: &World) -> anyhow::Result<()> {
-    let said = |record: &Record| {
-        record.0.pointer("/s3auditd/coverage/unseenConnections/upper_layer").is_some_and(|count| *count == 1)
-    };
+pub(crate) fn said_in_the_coverage(world: &World, reason: &str) -> anyhow::Result<()> {
+    let place = format!("/s3auditd/coverage/unseenConnections/{reason}");
+    let said = |record: &Record| record.0.pointer(&place).is_some_and(|count| *count == 1);
     let deadline = Instant::now() + stretched(PATIENCE);
     while !world.webhook.records().iter().any(said) {
         anyhow::ensure!(Instant::now() < deadline, "no coverage record says that a connection is not seen");
@@ -150,7 +149,7 @@ fn kernel_tls() -> anyhow::Result<()> {
     drop((connection, stream));
     // Its end is what tells how much has moved.
     world.daemon.status_when(PATIENCE, |status| status.rebuild("connections_closed") == 1)?;
-    said_in_the_coverage(&world)?;
+    said_in_the_coverage(&world, "upper_layer")?;
     let after = world.settle(calls.len())?;
     let (beyond, told): (Vec<_>, Vec<_>) =
         after.records.into_iter().partition(|record| record.api_name() == Some("Unknown"));
