@@ -16,7 +16,7 @@ pub const MAX_LOOK_STEPS: u32 = LOOK_BYTES / 8 + 256;
 /// A body that is shorter is copied as ever.
 pub const MIN_BODY_BYTES: u64 = 32 * 1024;
 
-/// A body is taken for no longer than this: sequence numbers are compared as signed distances.
+/// A body, and a chunk, is taken for no longer than this: sequence numbers are compared as signed distances.
 const MAX_BODY_BYTES: u64 = 1 << 30;
 
 /// A longer value is none that we know.
@@ -26,6 +26,21 @@ const LINES: u32 = 0;
 const DIGITS: u32 = 1;
 const ENDED: u32 = 2;
 const GIVEN_UP: u32 = 3;
+/// In the line in front of a chunk.
+const SIZE: u32 = 4;
+/// In a chunk that goes on behind the end.
+const DATA: u32 = 5;
+/// The head goes on behind the end.
+const CUT: u32 = 6;
+
+/// In [`Look::kept`] of a chunk's line: digits were read.
+const DIGITS_READ: u32 = 1 << 31;
+/// In that of a head: the body comes in chunks.
+const CHUNKED: u32 = 1 << 31;
+/// The body's length was met, which is below the other bits.
+const LENGTH_READ: u32 = 1 << 30;
+/// In the middle of a line that says nothing.
+const IN_LINE: u32 = 1 << 29;
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -88,12 +103,33 @@ pub const fn may_be_left_out(direction: Direction, request: u32, first: u64, sec
     }
 }
 
-/// A message whose head is whole.
+/// What a direction is in the middle of, as far as a look could tell ([`crate::settings::Place::inside`]).
+pub mod inside {
+    /// Nothing that is known.
+    pub const NOTHING: u32 = 0;
+    /// A body of known length.
+    pub const BODY: u32 = 1;
+    /// A chunk of a body.
+    pub const CHUNK: u32 = 2;
+    /// Where a chunk's line begins, or goes on.
+    pub const SIZE: u32 = 3;
+    /// Where a head goes on.
+    pub const HEAD: u32 = 4;
+}
+
+/// What a look has found. (No enum: a variant's missing fields would be spilled uninitialised, which the verifier refuses.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Announced {
-    pub head_bytes: u32,
-    /// No more than the sequence numbers allow.
-    pub body_bytes: u32,
+pub struct Found {
+    /// What the direction is in behind `at`.
+    pub inside: u32,
+    /// Where that begins.
+    pub at: u32,
+    /// How long it is; no more than the sequence numbers allow.
+    pub bytes: u32,
+}
+
+impl Found {
+    const NOTHING: Self = Self { inside: inside::NOTHING, at: 0, bytes: 0 };
 }
 
 /// See the module. Plain numbers, because it lies in a map.
@@ -109,10 +145,47 @@ pub struct Look {
     lengths: u32,
     /// Content types that were met.
     types: u32,
+    /// 1: the body comes in chunks.
+    chunked: u32,
+    /// 1: the first line is the rest of one that says nothing.
+    in_line: u32,
 }
 
 impl Look {
-    pub const START: Self = Self { at: 0, line: 0, state: LINES, digits: 0, length: 0, lengths: 0, types: 0 };
+    pub const START: Self =
+        Self { at: 0, line: 0, state: LINES, digits: 0, length: 0, lengths: 0, types: 0, chunked: 0, in_line: 0 };
+
+    /// Goes on with a head, or with the line in front of a chunk, of which so much was kept.
+    #[must_use]
+    #[inline(always)]
+    pub const fn resumed(inside: u32, kept: u32) -> Self {
+        if inside == inside::SIZE {
+            let length = (kept & !DIGITS_READ) as u64;
+            return Self { state: SIZE, digits: kept >> 31, length, ..Self::START };
+        }
+        Self {
+            length: (kept & (IN_LINE - 1)) as u64,
+            lengths: (kept & LENGTH_READ != 0) as u32,
+            chunked: (kept & CHUNKED != 0) as u32,
+            in_line: (kept & IN_LINE != 0) as u32,
+            ..Self::START
+        }
+    }
+
+    /// What the next look has to know, if this one ended in the middle of something.
+    #[must_use]
+    #[inline(always)]
+    pub const fn kept(&self) -> u32 {
+        match self.state {
+            SIZE if self.digits != 0 => DIGITS_READ | self.length as u32,
+            CUT => {
+                let most = (IN_LINE - 1) as u64;
+                let length = if self.length > most { most } else { self.length };
+                self.chunked << 31 | self.lengths << 30 | self.in_line << 29 | length as u32
+            }
+            _ => 0,
+        }
+    }
 
     /// One step over bytes that end at `end`; false when there is no more to learn. `aligned(at)`: the eight bytes at `at`, which
     /// is a multiple of eight, little-endian; what lies behind the end does not matter.
@@ -120,13 +193,16 @@ impl Look {
     pub fn step(&mut self, end: u32, aligned: impl Fn(u32) -> u64) -> bool {
         let at = self.at;
         if at >= end {
-            self.state = GIVEN_UP;
+            self.run_out(end, aligned);
             return false;
         }
         let (start, shift) = (at & !7, (at & 7) * 8);
         let eight = aligned(start);
         if self.state == DIGITS {
             return self.digit((eight >> shift) as u8);
+        }
+        if self.state == SIZE {
+            return self.size_digit((eight >> shift) as u8, end);
         }
         let newlines = zeros(eight ^ (0x0a * ONES)) & (u64::MAX << shift);
         if newlines == 0 {
@@ -136,23 +212,83 @@ impl Look {
         let lowest = newlines & newlines.wrapping_neg();
         let newline = start + ((lowest >> 7).wrapping_mul(PLACES) >> 56) as u32;
         if newline >= end {
-            self.state = GIVEN_UP;
+            self.run_out(end, aligned);
             return false;
         }
         self.end_line(newline, aligned)
     }
 
-    /// What the head says, if it is whole and says how long the body is, and nobody may want to read that.
+    /// There is no more. A line that says something must be whole.
+    #[inline(always)]
+    fn run_out(&mut self, end: u32, aligned: impl Fn(u32) -> u64) {
+        if self.state == SIZE {
+            return;
+        }
+        let rest = end.wrapping_sub(self.line);
+        let name = anywhere(self.line, &aligned) | FOLD;
+        let says_nothing = rest >= 8 && name != word(*b"transfer") && name != word(*b"content-");
+        let in_line = self.in_line != 0 || (rest != 0 && says_nothing);
+        self.state = if self.state == LINES && (in_line || rest == 0) { CUT } else { GIVEN_UP };
+        self.in_line = u32::from(in_line);
+        self.at = end;
+    }
+
+    /// What comes behind the bytes that were looked at, if they say that, and nobody may want to read it.
     #[must_use]
     #[inline(always)]
-    pub const fn announced(&self, direction: Direction) -> Option<Announced> {
-        // A reply without a type is not said to be no document.
-        let untyped = matches!(direction, Direction::Sent) && self.types == 0;
-        if self.state != ENDED || self.lengths == 0 || untyped {
-            return None;
+    pub const fn found(&self, direction: Direction) -> Found {
+        let is_request = matches!(direction, Direction::Received);
+        match self.state {
+            // A reply without a type is not said to be no document.
+            ENDED if self.lengths != 0 && (is_request || self.types != 0) => {
+                let body = if self.length > MAX_BODY_BYTES { MAX_BODY_BYTES } else { self.length };
+                Found { inside: inside::BODY, at: self.at, bytes: body as u32 }
+            }
+            DATA if is_request => Found { inside: inside::CHUNK, at: self.at, bytes: self.length as u32 },
+            SIZE if is_request => Found { inside: inside::SIZE, at: self.at, bytes: 0 },
+            CUT if is_request => Found { inside: inside::HEAD, at: self.at, bytes: 0 },
+            _ => Found::NOTHING,
         }
-        let body = if self.length > MAX_BODY_BYTES { MAX_BODY_BYTES } else { self.length };
-        Some(Announced { head_bytes: self.at, body_bytes: body as u32 })
+    }
+
+    /// A byte of the line in front of a chunk, or of the end of the line behind the one before.
+    #[inline(always)]
+    fn size_digit(&mut self, byte: u8, end: u32) -> bool {
+        self.at += 1;
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' => return true,
+            b'\n' => return self.digits == 0 || self.begin_chunk(end),
+            // With an extension, which nobody sends.
+            _ => {
+                self.state = GIVEN_UP;
+                return false;
+            }
+        };
+        self.digits = 1;
+        self.length = self.length << 4 | digit as u64;
+        if self.length > MAX_BODY_BYTES {
+            self.state = GIVEN_UP;
+        }
+        self.state != GIVEN_UP
+    }
+
+    /// A chunk begins: passed over, if the next one's line is within what is looked at.
+    #[inline(always)]
+    fn begin_chunk(&mut self, end: u32) -> bool {
+        if self.length == 0 {
+            // The last one.
+            self.state = GIVEN_UP;
+        } else if self.length <= (end - self.at) as u64 {
+            self.at += self.length as u32;
+            self.digits = 0;
+            self.length = 0;
+        } else {
+            self.state = DATA;
+        }
+        self.state == SIZE
     }
 
     #[inline(always)]
@@ -180,15 +316,24 @@ impl Look {
         let line = self.line;
         self.line = newline + 1;
         self.at = newline + 1;
+        if self.in_line != 0 {
+            self.in_line = 0;
+            return true;
+        }
         let first = anywhere(line, &aligned);
         let bytes = newline - line;
         if bytes == 0 || (bytes == 1 && first as u8 == b'\r') {
-            self.state = ENDED;
-            return false;
+            self.state = match (self.chunked, self.lengths) {
+                (0, _) => ENDED,
+                (_, 0) => SIZE,
+                _ => GIVEN_UP,
+            };
+            return self.state == SIZE;
         }
         let name = first | FOLD;
         if name == word(*b"transfer") {
-            self.state = GIVEN_UP;
+            self.state = if self.chunked == 0 && is_chunked(line, newline, &aligned) { LINES } else { GIVEN_UP };
+            self.chunked = 1;
         } else if name == word(*b"content-") {
             let rest = anywhere(line + 8, &aligned) | FOLD;
             if rest & SEVEN == word(*b"length:\0") {
@@ -208,6 +353,21 @@ impl Look {
         }
         self.state != GIVEN_UP
     }
+}
+
+/// Whether a line that begins with `transfer` is of the only coding that is followed.
+#[inline(always)]
+fn is_chunked(line: u32, newline: u32, aligned: &impl Fn(u32) -> u64) -> bool {
+    let middle = anywhere(line + 8, aligned) | FOLD;
+    let colon = anywhere(line + 16, aligned) | FOLD;
+    let value = line + 18 + u32::from((colon >> 16) as u8 == b' ');
+    let coding = anywhere(value, aligned) | FOLD;
+    let behind = newline.wrapping_sub(value + 7);
+    let is_all = behind == 0 || (behind == 1 && coding >> 56 == u64::from(b'\r' | 0x20));
+    middle == word(*b"-encodin")
+        && colon as u16 == u16::from_le_bytes(*b"g:")
+        && coding & SEVEN == word(*b"chunked\0")
+        && is_all
 }
 
 /// The eight bytes at any place.
@@ -230,23 +390,32 @@ mod tests {
     use super::*;
     use std::{format, string::String, vec::Vec};
 
-    fn look(direction: Direction, bytes: &[u8]) -> Option<Announced> {
+    fn look(direction: Direction, bytes: &[u8]) -> Option<Found> {
         looked(direction, bytes).0
     }
 
     /// With the number of steps that it took.
-    fn looked(direction: Direction, bytes: &[u8]) -> (Option<Announced>, u32) {
+    fn looked(direction: Direction, bytes: &[u8]) -> (Option<Found>, u32) {
+        let (look, steps) = stepped(Look::START, bytes);
+        (Some(look.found(direction)).filter(|found| *found != Found::NOTHING), steps)
+    }
+
+    fn stepped(mut look: Look, bytes: &[u8]) -> (Look, u32) {
         let mut padded: Vec<u8> = bytes.to_vec();
         // What lies behind is of somebody else.
         padded.extend_from_slice(b"\r\ncontent-length: 999999\r\n\r\n\n\n\n\n\n\n\n\n");
         padded.resize(padded.len().next_multiple_of(8) + 32, b'\n');
         let aligned = |at: u32| u64::from_le_bytes(padded[at as usize..at as usize + 8].try_into().unwrap());
-        let (mut look, mut steps) = (Look::START, 0);
+        let mut steps = 0;
         while look.step(bytes.len() as u32, aligned) {
             steps += 1;
             assert!(steps < MAX_LOOK_STEPS);
         }
-        (look.announced(direction), steps)
+        (look, steps)
+    }
+
+    const fn body(at: usize, bytes: u32) -> Found {
+        Found { inside: inside::BODY, at: at as u32, bytes }
     }
 
     fn put(fields: &str) -> String {
@@ -259,20 +428,18 @@ mod tests {
             for name in ["Content-Length: ", "content-length:", "CONTENT-LENGTH: \t"] {
                 let filling = format!("X: {}\r\n", &"abcdefghijklmnopqrstuvwxyz"[..before]);
                 let head = put(&format!("{filling}{name}67108864\r\n{filling}"));
-                let found = Some(Announced { head_bytes: head.len() as u32, body_bytes: 67_108_864 });
+                let found = Some(body(head.len(), 67_108_864));
                 assert_eq!(look(Direction::Received, head.as_bytes()), found, "{head}");
                 assert_eq!(look(Direction::Received, format!("{head}\r\n\r\nbody").as_bytes()), found, "{head}");
-                for cut in 0..head.len() {
-                    assert_eq!(look(Direction::Received, &head.as_bytes()[..cut]), None, "{cut} of {head}");
+                for cut in 0..=head.len() {
+                    assert_cut(&head, cut, body(head.len(), 67_108_864));
                 }
             }
         }
         let bare = "PUT / HTTP/1.1\nContent-Length: 40000\n\n";
-        let found = Announced { head_bytes: bare.len() as u32, body_bytes: 40_000 };
-        assert_eq!(look(Direction::Received, bare.as_bytes()), Some(found));
+        assert_eq!(look(Direction::Received, bare.as_bytes()), Some(body(bare.len(), 40_000)));
         let huge = put("Content-Length: 5368709120\r\n");
-        let found = Announced { head_bytes: huge.len() as u32, body_bytes: 1 << 30 };
-        assert_eq!(look(Direction::Received, huge.as_bytes()), Some(found));
+        assert_eq!(look(Direction::Received, huge.as_bytes()), Some(body(huge.len(), 1 << 30)));
     }
 
     #[test]
@@ -282,6 +449,14 @@ mod tests {
             "Content-Length: 32767\r\n",
             "Content-Length: 67108864\r\nTransfer-Encoding: chunked\r\n",
             "transfer-encoding: chunked\r\nContent-Length: 67108864\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked, gzip\r\n",
+            "Transfer-Encoding: chunkeds\r\n",
+            "Transfer-Encoding: chunke\r\n",
+            "Transfer-Encodinx: chunked\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Type: application/xml\r\n",
             "Content-Length: 67108864\r\nContent-Length: 67108864\r\n",
             "Content-Length: 67108864, 67108864\r\n",
             "Content-Length: +67108864\r\n",
@@ -300,6 +475,92 @@ mod tests {
     }
 
     #[test]
+    fn chunks_are_followed_as_far_as_they_are_there() {
+        let chunk = |at: usize, bytes| Some(Found { inside: inside::CHUNK, at: at as u32, bytes });
+        let line = |at: usize| Some(Found { inside: inside::SIZE, at: at as u32, bytes: 0 });
+        for field in
+            ["Transfer-Encoding: chunked\r\n", "transfer-encoding:CHUNKED\n", "X: y\r\nTransfer-encoding: chunked\r\n"]
+        {
+            let head = put(field);
+            assert_eq!(look(Direction::Received, head.as_bytes()), line(head.len()), "{field}");
+            assert_eq!(look(Direction::Sent, head.as_bytes()), None);
+            for (body, found) in [
+                ("100\r\n", chunk(5, 256)),
+                ("10000A\r\nabc", chunk(8, 0x10_000a)),
+                ("3\r\nabc", line(6)),
+                ("3\r\nabc\r", line(7)),
+                ("3\r\nabc\r\n", line(8)),
+                ("3\r\nabc\r\n7f", line(10)),
+                ("3\r\nabc\r\n7F\r\n", chunk(12, 127)),
+                ("0\r\n", None),
+                ("3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n", None),
+                ("3;name=value\r\nabc", None),
+                ("40000001\r\n", None),
+                ("ffffffffffffffffffff\r\n", None),
+                ("PUT /", None),
+            ] {
+                let placed = found.map(|found: Found| Found { at: found.at + head.len() as u32, ..found });
+                assert_eq!(look(Direction::Received, format!("{head}{body}").as_bytes()), placed, "{field} {body}");
+            }
+        }
+    }
+
+    /// A head cut there is known when it is whole, unless a line is cut that says something.
+    fn assert_cut(head: &str, cut: usize, whole: Found) {
+        let (before, behind) = head.as_bytes().split_at(cut);
+        let line = head[..cut].rsplit('\n').next().unwrap().to_ascii_lowercase();
+        let says = (1..8).contains(&line.len()) || line.starts_with("content-") || line.starts_with("transfer");
+        let (look, _) = stepped(Look::START, before);
+        let found = look.found(Direction::Received);
+        if cut == head.len() {
+            return assert_eq!(found, whole);
+        }
+        if says {
+            return assert_eq!(found, Found::NOTHING, "{cut} of {head}");
+        }
+        assert_eq!(found, Found { inside: inside::HEAD, at: cut as u32, bytes: 0 }, "{cut} of {head}");
+        let (look, _) = stepped(Look::resumed(inside::HEAD, look.kept()), behind);
+        let found = look.found(Direction::Received);
+        assert_eq!(Found { at: found.at + cut as u32, ..found }, whole, "{cut} of {head}");
+    }
+
+    #[test]
+    fn a_head_that_is_cut_goes_on() {
+        let head = put("X-A: b\r\nTransfer-Encoding: chunked\r\nAuthorization: AWS4-HMAC-SHA256\r\n");
+        for cut in 0..=head.len() {
+            assert_cut(&head, cut, Found { inside: inside::SIZE, at: head.len() as u32, bytes: 0 });
+        }
+        // Cut into many.
+        let mut look = Look::START;
+        for (nth, line) in head.as_bytes().chunks(36).enumerate() {
+            if nth != 0 {
+                look = Look::resumed(look.found(Direction::Received).inside, look.kept());
+            }
+            (look, _) = stepped(look, line);
+        }
+        assert_eq!(look.found(Direction::Received).inside, inside::SIZE);
+        // A reply's is not followed.
+        assert_eq!(look_at_reply("HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\nX: y"), Found::NOTHING);
+    }
+
+    fn look_at_reply(text: &str) -> Found {
+        stepped(Look::START, text.as_bytes()).0.found(Direction::Sent)
+    }
+
+    #[test]
+    fn a_line_that_is_cut_goes_on() {
+        let line = "\r\n10abC\r\ndata";
+        for cut in 0..=7 {
+            let (before, behind) = line.as_bytes().split_at(cut);
+            let (look, _) = stepped(Look::resumed(inside::SIZE, 0), before);
+            assert_eq!(look.found(Direction::Received), Found { inside: inside::SIZE, at: cut as u32, bytes: 0 });
+            let (look, _) = stepped(Look::resumed(inside::SIZE, look.kept()), behind);
+            let found = Found { inside: inside::CHUNK, at: 9 - cut as u32, bytes: 0x1_0abc };
+            assert_eq!(look.found(Direction::Received), found, "{cut}");
+        }
+    }
+
+    #[test]
     fn behind_a_length_that_is_short_nothing_is_looked_at() {
         let more = "X-Amz-Meta-Long: value\r\n".repeat(40);
         let (found, steps) = looked(Direction::Received, put(&format!("Content-Length: 4096\r\n{more}")).as_bytes());
@@ -314,8 +575,7 @@ mod tests {
         assert_eq!(look(Direction::Sent, reply("").as_bytes()), None);
         assert_eq!(look(Direction::Sent, reply("Content-Type: application/xml\r\n").as_bytes()), None);
         let object = reply("Content-Type: application/octet-stream\r\n");
-        let found = Announced { head_bytes: object.len() as u32, body_bytes: 1 << 20 };
-        assert_eq!(look(Direction::Sent, object.as_bytes()), Some(found));
+        assert_eq!(look(Direction::Sent, object.as_bytes()), Some(body(object.len(), 1 << 20)));
     }
 
     #[test]

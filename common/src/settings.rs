@@ -148,14 +148,15 @@ pub struct Place {
     pub done: u32,
     /// Plaintext bytes so far.
     pub plaintext: u32,
-    /// 1: in the body of which a head said that it ends at `body_end` (see [`crate::head`]).
-    pub in_body: u32,
+    /// What it is in the middle of, by what [`crate::head`] made of its bytes: see [`crate::head::inside`].
+    pub inside: u32,
+    /// Where that ends; of a head, or the line in front of a chunk, where what is to come of it begins.
     pub body_end: u32,
     /// Bytes of it withheld since the last sample, of which none has told yet, and where the other direction stood then.
     pub untold: u32,
     pub untold_other: u32,
-    /// Explicit padding, zero.
-    pub reserved: u32,
+    /// Of these, what the next look has to know: [`crate::head::Look::kept`].
+    pub kept: u32,
 }
 
 /// A file in which TLS is probed, by the number that the agent gave it.

@@ -8,6 +8,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use core::ptr::NonNull;
 use s3auditd_common::{
     counters::{KernelCounter, Program},
+    head::inside,
     sample::{Direction, Layer, Role},
     settings::{ConnectionState, PORT_WORDS, Place},
 };
@@ -105,8 +106,16 @@ pub struct NotOurs;
 
 /// What is remembered of a connection at first. `opened_ns`: 0 if that was not seen.
 pub const fn new_connection(role: Role, opened_ns: u64) -> ConnectionState {
-    const PLACE: Place =
-        Place { run: 0, done: 0, plaintext: 0, in_body: 0, body_end: 0, untold: 0, untold_other: 0, reserved: 0 };
+    const PLACE: Place = Place {
+        run: 0,
+        done: 0,
+        plaintext: 0,
+        inside: inside::NOTHING,
+        body_end: 0,
+        untold: 0,
+        untold_other: 0,
+        kept: 0,
+    };
     ConnectionState {
         lost: 0,
         role: role as u16,

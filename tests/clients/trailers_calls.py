@@ -1,11 +1,11 @@
 """boto3 as it is set up by default, over TLS: uploads in the chunks of aws-chunked, inside those of HTTP, with the checksum behind
-them. None is larger than what the agent copies of a body that it does not follow in time (1 MiB)."""
+them. The last ones are larger than what is copied of a body that nobody follows (1 MiB)."""
 
 import boto3_calls
 import options
 import recorder
 
-SIZES = [0, 1, 1000, 16 * 1024, 16 * 1024 + 1, 300_000, 900_000]
+SIZES = [0, 1, 1000, 16 * 1024, 16 * 1024 + 1, 300_000, 900_000, 8 * 1024 * 1024 + 1, 24 * 1024 * 1024]
 
 
 def main():
@@ -19,7 +19,7 @@ def main():
         s3.put_object(Bucket=bucket, Key=f"of-{size}", Body=body)
         assert s3.get_object(Bucket=bucket, Key=f"of-{size}")["Body"].read() == body
     upload = s3.create_multipart_upload(Bucket=bucket, Key="parts", ChecksumAlgorithm="CRC32")["UploadId"]
-    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"p" * 500_000)
+    part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"p" * 6_000_000)
     parts = [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumCRC32": part["ChecksumCRC32"]}]
     s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
 

@@ -17,6 +17,7 @@ use aya_ebpf::{
 use core::{ffi::c_void, ptr::NonNull};
 use s3auditd_common::{
     counters::{KernelCounter, Program},
+    head::inside,
     sample::{Direction, Layer, Unseen, window_key},
     settings::ConnectionState,
 };
@@ -169,7 +170,7 @@ fn numbers(
         // Of a body that ends at a number of the socket's no more is known.
         for place in [&mut known.received, &mut known.sent] {
             place.run = 0;
-            place.in_body = 0;
+            place.inside = inside::NOTHING;
             place.untold = 0;
         }
         known.tls_object = plaintext.object;

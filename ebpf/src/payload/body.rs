@@ -5,7 +5,8 @@
 
 use super::{
     direction_of,
-    walk::{CONTINUE, Carry, PIECE, STOP},
+    walk::{CONTINUE, Carry, PIECE, STOP, Walk},
+    wanted::behind,
 };
 use crate::{
     maps::{Scratch, scratch},
@@ -17,9 +18,9 @@ use core::{
     ptr::NonNull,
 };
 use s3auditd_common::{
-    head::{LOOK_BYTES, Look, MAX_LOOK_STEPS, begins, may_be_left_out},
+    head::{LOOK_BYTES, Look, MAX_LOOK_STEPS, begins, inside, may_be_left_out},
     sample::Direction,
-    settings::ConnectionState,
+    settings::{ConnectionState, Place},
 };
 
 /// A reply's first call is looked at if it moves at least so much: what is smaller is whole, or nearly.
@@ -39,10 +40,44 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
     // SAFETY: the caller upholds it.
     let (walk, kind) = unsafe { (&mut (*scratch).walk, (*scratch).header.kind) };
     let direction = direction_of(kind);
-    let known = walk.filled >= BEGINNING_BYTES;
-    let (mut first, second) = (eight(scratch, 0), eight(scratch, 8));
     // SAFETY: a map value that lives until the socket is destroyed.
     let (place, request) = unsafe { (&mut *place(state, direction), &mut (*state.as_ptr()).request) };
+    let at_chunk = place.inside == inside::SIZE;
+    if place.inside >= inside::SIZE {
+        walk.look = Look::resumed(place.inside, place.kept);
+    } else if may_begin(scratch, walk, place, request, direction) {
+        walk.look = Look::START;
+    } else {
+        return goes_on(walk, place);
+    }
+    place.inside = inside::NOTHING;
+    // SAFETY: the callback has the signature that the helper calls, and the caller upholds the rest.
+    unsafe { bpf_loop(MAX_LOOK_STEPS, step as *mut c_void, carry, 0) };
+    let found = walk.look.found(direction);
+    let end = walk.from.wrapping_add(found.at).wrapping_add(found.bytes);
+    // What goes on, or ends, behind what was looked at and within the call, nobody has read.
+    let is_in_call = found.inside >= inside::CHUNK && walk.end.wrapping_sub(end) as i32 > 0;
+    if walk.faulted != 0 || is_in_call {
+        return;
+    }
+    place.inside = found.inside;
+    place.body_end = end;
+    place.kept = walk.look.kept();
+    if found.inside >= inside::SIZE {
+        return;
+    }
+    if at_chunk && found.inside == inside::CHUNK {
+        // Of a chunk no byte is needed.
+        walk.filled = u64::from(found.at);
+    }
+    goes_on(walk, place);
+}
+
+/// Whether a message with a long body may begin with what the walk has read.
+#[inline(always)]
+fn may_begin(scratch: *mut Scratch, walk: &Walk, place: &mut Place, request: &mut u32, direction: Direction) -> bool {
+    let known = walk.filled >= BEGINNING_BYTES;
+    let (mut first, second) = (eight(scratch, 0), eight(scratch, 8));
     if let Direction::Received = direction {
         if place.run == 1 {
             // Its first byte came alone.
@@ -54,27 +89,29 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
             _ => 0,
         };
     }
-    let len = walk.end.wrapping_sub(walk.from);
-    if known && (place.in_body == 0 || begins(direction, first)) {
-        place.in_body = 0;
-        let long = matches!(direction, Direction::Received) || len >= MIN_REPLY_BYTES || len == FULL_BUFFER_BYTES;
-        if !long || !may_be_left_out(direction, *request, first, second) {
-            return;
-        }
-        walk.look = Look::START;
-        // SAFETY: the callback has the signature that the helper calls, and the caller upholds the rest.
-        unsafe { bpf_loop(MAX_LOOK_STEPS, step as *mut c_void, carry, 0) };
-        let Some(announced) = walk.look.announced(direction) else { return };
-        place.in_body = 1;
-        place.body_end = walk.from.wrapping_add(announced.head_bytes).wrapping_add(announced.body_bytes);
+    if !known || (place.inside != inside::NOTHING && !begins(direction, first)) {
+        return false;
     }
-    if place.in_body == 0 {
+    place.inside = inside::NOTHING;
+    let len = walk.end.wrapping_sub(walk.from);
+    let long = matches!(direction, Direction::Received) || len >= MIN_REPLY_BYTES || len == FULL_BUFFER_BYTES;
+    long && may_be_left_out(direction, *request, first, second)
+}
+
+/// The walk is done, if the direction is in something that goes on to the call's end.
+#[inline(always)]
+fn goes_on(walk: &mut Walk, place: &mut Place) {
+    if place.inside == inside::NOTHING {
         return;
     }
     let past = walk.end.wrapping_sub(place.body_end) as i32;
     if past >= 0 {
         // It ends with this call.
-        place.in_body = 0;
+        place.inside = if past == 0 { behind(place.inside) } else { inside::NOTHING };
+        place.kept = 0;
+        if place.inside == inside::SIZE {
+            place.run = 0;
+        }
     }
     if past <= 0 && walk.faulted == 0 {
         walk.wanted = 0;

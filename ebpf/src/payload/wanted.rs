@@ -8,6 +8,7 @@ use crate::{
 };
 use s3auditd_common::{
     counters::KernelCounter,
+    head::inside,
     sample::{Direction, Layer, RUN_BUDGET_BYTES, WINDOW_STEP_BYTES, Window, WindowKind, window_key},
     settings::Place,
 };
@@ -48,6 +49,10 @@ impl Wanted {
 #[inline(always)]
 pub fn wanted<const BOUNDED: bool>(origin: &Origin, call: &Call) -> Wanted {
     let end = call.seq.wrapping_add(call.len);
+    if !BOUNDED && follows_chunks(origin, call.direction) {
+        // User space sees the same lines, later: what it says of each chunk is said already.
+        return of_body::<BOUNDED>(origin, call, end);
+    }
     let key = window_key(origin.cookie, call.direction);
     let Some(window) = WINDOWS.get_ptr_mut(key) else {
         return of_body::<BOUNDED>(origin, call, end);
@@ -113,17 +118,21 @@ fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wante
     let Some(state) = origin.state.filter(|_| !BOUNDED) else { return Wanted::EVERYTHING };
     // SAFETY: a map value that lives until the socket is destroyed. Two threads that move bytes of one direction race here:
     // what is told wrong by that is known by its sequence numbers.
-    let Place { run, in_body, body_end, untold, untold_other, .. } = unsafe { *place(state, call.direction) };
-    if in_body == 0 {
+    let Place { run, inside, body_end, untold, untold_other, .. } = unsafe { *place(state, call.direction) };
+    if inside == inside::NOTHING {
         return Wanted::EVERYTHING;
     }
     // SAFETY: as above.
     let place = unsafe { &mut *place(state, call.direction) };
     let start_past = call.seq.wrapping_sub(body_end) as i32;
     let end_past = end.wrapping_sub(body_end) as i32;
-    if start_past >= 0 {
-        // The call that reached its end was not seen.
-        place.in_body = 0;
+    let resumes = inside >= inside::SIZE;
+    if resumes && start_past == 0 {
+        return Wanted::EVERYTHING;
+    }
+    if start_past >= 0 || resumes {
+        // The call that reached its end, or the one that went on with it, was not seen.
+        place.inside = inside::NOTHING;
         place.untold = 0;
         return Wanted::EVERYTHING;
     }
@@ -144,7 +153,8 @@ fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wante
     }
     place.untold = 0;
     if run != 0 && end_past >= 0 {
-        place.in_body = 0;
+        place.inside = behind(inside);
+        place.kept = 0;
         place.run = 0;
     }
     Wanted { skip, told, withheld: Withheld { by_us: true, other_seq }, ..Wanted::EVERYTHING }
@@ -156,12 +166,26 @@ fn forget_body(origin: &Origin, direction: Direction) {
     let Some(state) = origin.state else { return };
     // SAFETY: a map value that lives until the socket is destroyed.
     let place = unsafe { &mut *place(state, direction) };
-    if place.in_body != 0 {
+    if place.inside != inside::NOTHING {
         // What was not told lies in the window too.
         count(origin.program, KernelCounter::SkippedBytes, u64::from(place.untold));
-        place.in_body = 0;
+        place.inside = inside::NOTHING;
         place.untold = 0;
     }
+}
+
+/// What comes at the end of what the direction is in.
+#[inline(always)]
+pub const fn behind(inside: u32) -> u32 {
+    if inside == inside::CHUNK { inside::SIZE } else { inside::NOTHING }
+}
+
+/// Whether the direction is in a body in chunks, the last line of which was understood.
+#[inline(always)]
+fn follows_chunks(origin: &Origin, direction: Direction) -> bool {
+    let Some(state) = origin.state else { return false };
+    // SAFETY: as in `turn`.
+    matches!(unsafe { (*place(state, direction)).inside }, inside::CHUNK | inside::SIZE)
 }
 
 /// One direction moves: the other one's run is over.
@@ -179,12 +203,13 @@ pub fn turn(origin: &Origin, direction: Direction) {
 }
 
 /// Whether nothing of the direction was copied since the other one moved, or a window ended, but one byte perhaps: a message
-/// may begin. (Go's `net/http` waits with a buffer of one byte while a handler runs; what comes then is a pipelined request.)
+/// may begin; or a head goes on, or the line in front of a chunk. (Go's `net/http` waits with a buffer of one byte while a handler runs; what comes then is a pipelined request.)
 #[inline(always)]
 pub fn may_begin(origin: &Origin, direction: Direction) -> bool {
     let Some(state) = origin.state else { return false };
     // SAFETY: as in `turn`.
-    unsafe { (*place(state, direction)).run <= 1 }
+    let Place { run, inside, .. } = unsafe { *place(state, direction) };
+    run <= 1 || inside >= inside::SIZE
 }
 
 /// What the direction may still copy in this run.

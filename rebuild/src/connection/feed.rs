@@ -8,7 +8,7 @@ use crate::gap::Gap;
 use crate::http::conversation::Conversation;
 use crate::http::doubt::Range;
 use crate::http::open::Open;
-use crate::http::span::{Appetite, Context, Data, Span};
+use crate::http::span::{Context, Data, Span};
 use crate::pipeline::{Moved, Output};
 use crate::sample::{OwnedSample, raw_addresses};
 use s3auditd_common::sample::{Direction, Kind, Layer, Role, SampleHeader, Unseen};
@@ -89,8 +89,7 @@ impl Connection {
 
     /// Whether nobody needs these bytes, which come next: we said so, or would.
     fn can_do_without(&self, direction: Direction, from: u64, end: u64) -> bool {
-        end <= self.stream(direction).skip_until
-            || matches!(self.http.appetite(direction), Appetite::Skips { bytes } if bytes >= end.saturating_sub(from))
+        end <= self.stream(direction).skip_until || self.http.spares(direction) >= end.saturating_sub(from)
     }
 
     /// The part of a piece from `from` on, whose bytes are not there.

@@ -239,19 +239,60 @@ impl Conversation {
             Direction::Received => match &self.request {
                 RequestSide::Preface(_) | RequestSide::Head { .. } => Appetite::Needs,
                 RequestSide::Lost { .. } | RequestSide::Unsynced => Appetite::Indifferent,
-                RequestSide::Body { body, .. } => {
-                    let may_be_left_out = body.taken() == 0
-                        && self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
-                    of_body(body, !may_be_left_out)
-                }
+                RequestSide::Body { body, .. } => self.of_body(direction, body),
                 RequestSide::Opaque => Appetite::Skips { bytes: u64::MAX },
             },
             Direction::Sent => match &self.reply {
                 ReplySide::Idle | ReplySide::Lost { .. } | ReplySide::Unpaired => Appetite::Indifferent,
                 ReplySide::Head { .. } => Appetite::Needs,
-                ReplySide::Body { body, sure, .. } => of_body(body, *sure || body.taken() > 0),
+                ReplySide::Body { body, .. } => self.of_body(direction, body),
                 ReplySide::Opaque => Appetite::Skips { bytes: u64::MAX },
             },
+        }
+    }
+
+    /// So many bytes of what comes next in that direction nobody needs.
+    pub(crate) fn spares(&self, direction: Direction) -> u64 {
+        match (direction, &self.request, &self.reply) {
+            (Direction::Received, RequestSide::Body { body, .. }, _)
+            | (Direction::Sent, _, ReplySide::Body { body, .. }) => {
+                if self.is_certain(direction, body) {
+                    body.unneeded().0
+                } else {
+                    0
+                }
+            }
+            (Direction::Received, RequestSide::Opaque, _) | (Direction::Sent, _, ReplySide::Opaque) => {
+                if self.encrypted.is_none() { u64::MAX } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether what comes next is this body, and not a message instead of it.
+    fn is_certain(&self, direction: Direction, body: &Body) -> bool {
+        let begun = body.taken() > 0;
+        let certain = match (direction, &self.reply) {
+            (Direction::Received, _) => {
+                begun || !self.open.back().is_some_and(|open| open.expects_continue && !open.continued)
+            }
+            (Direction::Sent, ReplySide::Body { sure, .. }) => *sure || begun,
+            (Direction::Sent, _) => false,
+        };
+        certain && !(body.ends_with_connection() && body.taken() < UNTIL_CLOSE_GRACE_BYTES)
+    }
+
+    fn of_body(&self, direction: Direction, body: &Body) -> Appetite {
+        let (unneeded, ends) = body.unneeded();
+        let worth = if ends { SKIP_THRESHOLD_BYTES } else { CHUNK_SKIP_THRESHOLD_BYTES };
+        if !self.is_certain(direction, body) {
+            Appetite::Indifferent
+        } else if unneeded >= worth {
+            Appetite::Skips { bytes: unneeded }
+        } else if body.needs_bytes() {
+            Appetite::Needs
+        } else {
+            Appetite::Indifferent
         }
     }
 
@@ -384,20 +425,6 @@ const UNTIL_CLOSE_GRACE_BYTES: u64 = 16 * 1024;
 const SKIP_THRESHOLD_BYTES: u64 = 16 * 1024;
 /// The same for one chunk: the framing behind it must be seen again.
 const CHUNK_SKIP_THRESHOLD_BYTES: u64 = 64 * 1024;
-
-fn of_body(body: &Body, certain: bool) -> Appetite {
-    let (unneeded, ends) = body.unneeded();
-    let worth = if ends { SKIP_THRESHOLD_BYTES } else { CHUNK_SKIP_THRESHOLD_BYTES };
-    if !certain || (body.ends_with_connection() && body.taken() < UNTIL_CLOSE_GRACE_BYTES) {
-        Appetite::Indifferent
-    } else if unneeded >= worth {
-        Appetite::Skips { bytes: unneeded }
-    } else if body.needs_bytes() {
-        Appetite::Needs
-    } else {
-        Appetite::Indifferent
-    }
-}
 
 fn end(open: Open, completion: Completion, cx: &mut Context<'_>) {
     cx.ended.push((open, completion));

@@ -2,7 +2,7 @@
 //! rather than bytes: only what is copied exists.
 
 use crate::support::{Owned, assert_balanced};
-use s3auditd_common::head::{self, LOOK_BYTES, Look};
+use s3auditd_common::head::{self, LOOK_BYTES, Look, inside};
 use s3auditd_common::sample::{
     Direction, Kind, MAX_PIECE_BYTES, RUN_BUDGET_BYTES, Unseen, WINDOW_STEP_BYTES, Window, WindowKind,
 };
@@ -23,8 +23,10 @@ struct Stream {
     at: u32,
     run: u64,
     window: Option<Window>,
-    /// Where the body ends that a head announced.
-    body_end: Option<u32>,
+    /// As `s3auditd_common::settings::Place` has them.
+    inside: u32,
+    body_end: u32,
+    kept: u32,
     /// Withheld and not told, and where the other direction stood.
     untold: u32,
     untold_other: u32,
@@ -79,7 +81,8 @@ impl Kernel {
         let end = self.streams[direction as usize].at.wrapping_add(low(total));
         let mut unlimited = false;
         self.streams[1 - direction as usize].run = 0;
-        match self.streams[direction as usize].window {
+        let follows_chunks = matches!(self.streams[direction as usize].inside, inside::CHUNK | inside::SIZE);
+        match self.streams[direction as usize].window.filter(|_| !follows_chunks) {
             Some(mut window) if window.kind == WindowKind::Skip as u8 => {
                 if end.wrapping_sub(window.until).cast_signed() < 0 {
                     self.streams[direction as usize].at = end;
@@ -106,16 +109,18 @@ impl Kernel {
             }
             _ => {}
         }
-        let wanted = unlimited || self.streams[direction as usize].window.is_some();
+        let wanted = unlimited || (self.streams[direction as usize].window.is_some() && !follows_chunks);
         if wanted {
-            self.streams[direction as usize].body_end = None;
+            self.streams[direction as usize].inside = inside::NOTHING;
             self.streams[direction as usize].untold = 0;
         } else if !self.withhold(direction, &mut left, end) {
             return;
         }
-        let held = !wanted && self.streams[direction as usize].run <= 1;
+        let resumes = self.streams[direction as usize].inside >= inside::SIZE;
+        let held = !wanted && (self.streams[direction as usize].run <= 1 || resumes);
         let mut budget = if held { self.look(direction, &left, end) } else { None };
-        let told_later = budget.is_some() && self.streams[direction as usize].body_end.is_some();
+        let goes_on = matches!(self.streams[direction as usize].inside, inside::BODY | inside::CHUNK);
+        let told_later = budget.is_some() && goes_on;
         while let rest @ 1.. = left.iter().map(length).sum::<u64>() {
             let stream = &mut self.streams[direction as usize];
             let run_left = if wanted { u64::MAX } else { u64::from(RUN_BUDGET_BYTES).saturating_sub(stream.run) };
@@ -143,7 +148,11 @@ impl Kernel {
     fn withhold(&mut self, direction: Direction, left: &mut VecDeque<Bytes>, end: u32) -> bool {
         let other = self.streams[1 - direction as usize].at;
         let stream = &mut self.streams[direction as usize];
-        let Some(body_end) = stream.body_end else { return true };
+        if !matches!(stream.inside, inside::BODY | inside::CHUNK) {
+            assert!(stream.inside == inside::NOTHING || stream.at == stream.body_end);
+            return true;
+        }
+        let body_end = stream.body_end;
         let past = end.wrapping_sub(body_end).cast_signed();
         if stream.untold == 0 {
             stream.untold_other = other;
@@ -162,7 +171,8 @@ impl Kernel {
         }
         stream.untold = 0;
         if stream.run != 0 && past >= 0 {
-            stream.body_end = None;
+            stream.inside = behind(stream.inside);
+            stream.kept = 0;
             stream.run = 0;
         }
         if told != 0 {
@@ -186,7 +196,8 @@ impl Kernel {
         };
         let (known, mut first, second) = (filled >= 16, aligned(0), aligned(8));
         let stream = &mut self.streams[direction as usize];
-        if direction == Direction::Received {
+        let (at_chunk, resumes) = (stream.inside == inside::SIZE, stream.inside >= inside::SIZE);
+        if direction == Direction::Received && !resumes {
             if stream.run == 1 {
                 first = first << 8 | u64::from(self.request & 0xff);
             }
@@ -196,22 +207,37 @@ impl Kernel {
                 _ => 0,
             };
         }
-        if known && (stream.body_end.is_none() || head::begins(direction, first)) {
-            stream.body_end = None;
+        let mut copied = filled;
+        if resumes || (known && (stream.inside == inside::NOTHING || head::begins(direction, first))) {
+            let mut look = if resumes { Look::resumed(stream.inside, stream.kept) } else { Look::START };
+            stream.inside = inside::NOTHING;
             let long = direction == Direction::Received || total >= 8192 || total == 4096;
-            if !long || !head::may_be_left_out(direction, self.request, first, second) {
+            if !resumes && (!long || !head::may_be_left_out(direction, self.request, first, second)) {
                 return None;
             }
-            let mut look = Look::START;
             while look.step(low(filled), aligned) {}
-            let announced = look.announced(direction)?;
-            stream.body_end = Some(stream.at.wrapping_add(announced.head_bytes).wrapping_add(announced.body_bytes));
+            let found = look.found(direction);
+            let found_end = stream.at.wrapping_add(found.at).wrapping_add(found.bytes);
+            if found.inside >= inside::CHUNK && end.wrapping_sub(found_end).cast_signed() > 0 {
+                return None;
+            }
+            (stream.inside, stream.body_end, stream.kept) = (found.inside, found_end, look.kept());
+            if at_chunk && found.inside == inside::CHUNK {
+                copied = u64::from(found.at);
+            }
         }
-        let past = end.wrapping_sub(stream.body_end?).cast_signed();
+        if !matches!(stream.inside, inside::BODY | inside::CHUNK) {
+            return None;
+        }
+        let past = end.wrapping_sub(stream.body_end).cast_signed();
         if past >= 0 {
-            stream.body_end = None;
+            stream.inside = if past == 0 { behind(stream.inside) } else { inside::NOTHING };
+            stream.kept = 0;
+            if stream.inside == inside::SIZE {
+                stream.run = 0;
+            }
         }
-        (past <= 0).then_some(filled)
+        (past <= 0).then_some(copied)
     }
 
     /// A body in calls of `call_bytes`; `tail` follows its last byte in the same call.
@@ -221,6 +247,31 @@ impl Kernel {
             bytes -= call_bytes;
         }
         self.call(direction, &[Bytes::Zeros(bytes), Bytes::Text(tail.to_vec())]);
+    }
+
+    /// All of `parts`, in calls of `call_bytes` wherever they cut it.
+    pub(crate) fn calls(&mut self, direction: Direction, parts: &[Bytes], call_bytes: u64) {
+        let mut left: VecDeque<Bytes> = parts.to_vec().into();
+        while !left.is_empty() {
+            let (mut call, mut room) = (Vec::new(), call_bytes);
+            while let Some(part) = left.pop_front() {
+                let count = length(&part).min(room);
+                let (now, later) = match part {
+                    Bytes::Text(text) => {
+                        let (now, later) = text.split_at(usize::try_from(count).unwrap());
+                        (Bytes::Text(now.to_vec()), Bytes::Text(later.to_vec()))
+                    }
+                    Bytes::Zeros(zeros) => (Bytes::Zeros(count), Bytes::Zeros(zeros - count)),
+                };
+                call.push(now);
+                room -= count;
+                if length(&later) > 0 {
+                    left.push_front(later);
+                    break;
+                }
+            }
+            self.call(direction, &call);
+        }
     }
 
     pub(crate) fn text(&mut self, direction: Direction, text: &[u8]) {
@@ -270,11 +321,16 @@ impl Kernel {
     }
 }
 
+/// What comes at the end of what a direction is in.
+fn behind(inside: u32) -> u32 {
+    if inside == inside::CHUNK { inside::SIZE } else { inside::NOTHING }
+}
+
 fn low(count: u64) -> u32 {
     u32::try_from(count & u64::from(u32::MAX)).unwrap()
 }
 
-fn length(bytes: &Bytes) -> u64 {
+pub(crate) fn length(bytes: &Bytes) -> u64 {
     match bytes {
         Bytes::Text(text) => text.len() as u64,
         Bytes::Zeros(count) => *count,

@@ -1,6 +1,6 @@
 //! Large bodies against a model of the kernel side: they do not cross the ring, and no head is lost for it.
 
-use crate::kernel::{Bytes, Kernel};
+use crate::kernel::{Bytes, Kernel, length};
 use crate::support::render;
 use s3auditd_common::sample::Direction::{Received, Sent};
 use s3auditd_rebuild::exchange::Completion;
@@ -92,6 +92,40 @@ fn bodies_that_a_head_announces_are_withheld_before_any_word() {
         let counters = kernel.pipeline.counters();
         assert!(counters.seen_bytes < 64 * 1024, "{call}: {counters:?}");
         assert_eq!(counters.unseen_withheld_bytes, 0);
+    }
+}
+
+#[test]
+fn bodies_in_chunks_are_followed_before_any_word() {
+    // As botocore has it: each chunk of its own coding in one of HTTP's, the checksum in the last one that is not empty.
+    const LAST: &[u8] = b"24\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n\r\n0\r\n\r\n";
+    // Longer than the buffer into which nginx receives heads.
+    let agent = "boto3 ".repeat(160);
+    let head = format!("PUT /b/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\nUser-Agent: {agent}\r\nHost: h\r\n\r\n");
+    let mut upload = vec![Bytes::Text(head.into_bytes())];
+    for nth in 0..20 {
+        let bytes = MIB + nth * nth;
+        let line = format!("{bytes:x}\r\n").into_bytes();
+        upload.extend([Bytes::Text(line), Bytes::Zeros(bytes), Bytes::Text(b"\r\n".to_vec())]);
+    }
+    upload.push(Bytes::Text(LAST.to_vec()));
+    for (delay, call) in [0, 3, usize::MAX / 2]
+        .into_iter()
+        .flat_map(|delay| [999, 4096, 4099, 16_384, 16_381, 32_768, 100_001, MIB].map(|call| (delay, call)))
+    {
+        let mut kernel = Kernel::new(delay);
+        for _ in 0..2 {
+            kernel.calls(Received, &upload, call);
+            kernel.text(Sent, OK);
+            kernel.text(Received, NEXT);
+            kernel.text(Sent, OK);
+        }
+        kernel.close();
+        let counters = kernel.pipeline.counters();
+        assert_eq!(counters.unseen_withheld_bytes, 0, "{delay} {call}: {counters:?}");
+        assert!(counters.seen_bytes < 64 * 1024, "{delay} {call}: {counters:?}");
+        let body = upload.iter().skip(1).map(length).sum();
+        assert_bodies(&kernel, &[(body, 0), (0, 0), (body, 0), (0, 0)]);
     }
 }
 

@@ -14,8 +14,10 @@ pub struct Request {
     pub method: String,
     /// Target.
     pub target: String,
-    /// Body bytes that it announced; they are read and dropped before the answer.
+    /// Body bytes that it announced; they are read and dropped before the answer, and so is a body in chunks.
     pub length: u64,
+    /// The body comes in chunks.
+    pub chunked: bool,
     /// From first byte to last.
     pub received: u64,
 }
@@ -87,12 +89,25 @@ fn serve(stream: TcpStream, before: Duration, answer: &Answer) -> std::io::Resul
     // Large, so that one receive may bring the end of a body together with the next head.
     let mut requests = BufReader::with_capacity(256 * 1024, stream);
     while let Some(request) = read_head(&mut requests)? {
+        if request.chunked {
+            while drop_chunk(&mut requests)? {}
+        }
         std::io::copy(&mut (&mut requests).take(request.length), &mut std::io::sink())?;
         if !answer(&request, &mut replies) {
             break;
         }
     }
     Ok(())
+}
+
+/// False: it was the last one.
+fn drop_chunk(stream: &mut impl BufRead) -> std::io::Result<bool> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let size = u64::from_str_radix(line.trim_end(), 16).map_err(std::io::Error::other)?;
+    std::io::copy(&mut stream.take(size), &mut std::io::sink())?;
+    stream.read_line(&mut line)?;
+    Ok(size != 0)
 }
 
 /// None at the end of the stream.
@@ -104,19 +119,19 @@ fn read_head(stream: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     }
     let mut words = line.split_whitespace().map(str::to_owned);
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let mut length = 0;
+    let (mut length, mut chunked) = (0, false);
     loop {
         let mut line = String::new();
         let read = stream.read_line(&mut line)?;
         received += read;
         if read == 0 || line.trim_end().is_empty() {
             let received = received as u64 + length;
-            return Ok(Some(Request { method, target, length, received }));
+            return Ok(Some(Request { method, target, length, chunked, received }));
         }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse().unwrap_or(0);
         }
+        chunked |= name.eq_ignore_ascii_case("transfer-encoding");
     }
 }
