@@ -42,10 +42,13 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
     let direction = direction_of(kind);
     // SAFETY: a map value that lives until the socket is destroyed.
     let (place, request) = unsafe { (&mut *place(state, direction), &mut (*state.as_ptr()).request) };
-    let at_chunk = place.inside == inside::SIZE;
-    if place.inside >= inside::SIZE {
+    let (first, second) = (eight(scratch, 0), eight(scratch, 8));
+    let known = walk.filled >= BEGINNING_BYTES;
+    let resumes = place.inside >= inside::SIZE && !(known && begins(direction, first));
+    let at_chunk = resumes && place.inside == inside::SIZE;
+    if resumes {
         walk.look = Look::resumed(place.inside, place.kept);
-    } else if may_begin(scratch, walk, place, request, direction) {
+    } else if may_begin(walk, place, request, direction, first, second) {
         walk.look = Look::START;
     } else {
         return goes_on(walk, place);
@@ -75,9 +78,15 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
 
 /// Whether a message with a long body may begin with what the walk has read.
 #[inline(always)]
-fn may_begin(scratch: *mut Scratch, walk: &Walk, place: &mut Place, request: &mut u32, direction: Direction) -> bool {
+fn may_begin(
+    walk: &Walk,
+    place: &mut Place,
+    request: &mut u32,
+    direction: Direction,
+    mut first: u64,
+    second: u64,
+) -> bool {
     let known = walk.filled >= BEGINNING_BYTES;
-    let (mut first, second) = (eight(scratch, 0), eight(scratch, 8));
     if let Direction::Received = direction {
         if place.run == 1 {
             // Its first byte came alone.

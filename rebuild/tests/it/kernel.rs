@@ -196,7 +196,8 @@ impl Kernel {
         };
         let (known, mut first, second) = (filled >= 16, aligned(0), aligned(8));
         let stream = &mut self.streams[direction as usize];
-        let (at_chunk, resumes) = (stream.inside == inside::SIZE, stream.inside >= inside::SIZE);
+        let resumes = stream.inside >= inside::SIZE && !(known && head::begins(direction, first));
+        let at_chunk = resumes && stream.inside == inside::SIZE;
         if direction == Direction::Received && !resumes {
             if stream.run == 1 {
                 first = first << 8 | u64::from(self.request & 0xff);

@@ -130,6 +130,21 @@ fn bodies_in_chunks_are_followed_before_any_word() {
 }
 
 #[test]
+fn a_request_instead_of_a_body_in_chunks_is_looked_at() {
+    let mut kernel = Kernel::new(usize::MAX / 2);
+    kernel.text(Received, b"PUT /b/k HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    kernel.text(Sent, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    kernel.text(Received, b"PUT /b/k HTTP/1.1\r\nContent-Length: 67108864\r\n\r\n");
+    kernel.body(Received, 64 * MIB, 16_384, b"");
+    kernel.text(Sent, OK);
+    kernel.close();
+    let counters = kernel.pipeline.counters();
+    assert!(counters.seen_bytes < 64 * 1024, "{counters:?}");
+    let bodies: Vec<_> = kernel.exchanges.iter().map(|one| (one.completion, one.request_body_bytes)).collect();
+    assert_eq!(bodies, [(Completion::Complete, 0), (Completion::Complete, 64 * MIB)]);
+}
+
+#[test]
 fn a_length_without_a_body_hides_no_reply() {
     const HEAD: &[u8] = b"HEAD /b/k HTTP/1.1\r\n\r\n";
     let reply = object(64 * MIB);
