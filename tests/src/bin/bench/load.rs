@@ -53,16 +53,30 @@ fn parse_wrk(said: &str) -> anyhow::Result<Seen> {
 
 /// One PUT after the other over one connection, for so many seconds.
 pub(crate) fn put(address: SocketAddr, target: &str, bytes: usize, seconds: u64) -> anyhow::Result<Seen> {
-    let head =
-        format!("PUT {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench/1\r\nContent-Length: {bytes}\r\n\r\n");
-    let body = vec![b'p'; bytes];
+    put_body(address, target, &format!("Content-Length: {bytes}"), &vec![b'p'; bytes], seconds)
+}
+
+/// The same in chunks.
+pub(crate) fn put_in_chunks(address: SocketAddr, target: &str, bytes: usize, seconds: u64) -> anyhow::Result<Seen> {
+    /// As boto3 has them.
+    const CHUNK_BYTES: usize = 128 * 1024;
+    let mut body = Vec::new();
+    for chunk in vec![b'p'; bytes].chunks(CHUNK_BYTES) {
+        body.extend([format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+    }
+    body.extend(b"0\r\n\r\n");
+    put_body(address, target, "Transfer-Encoding: chunked", &body, seconds)
+}
+
+fn put_body(address: SocketAddr, target: &str, field: &str, body: &[u8], seconds: u64) -> anyhow::Result<Seen> {
+    let head = format!("PUT {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench/1\r\n{field}\r\n\r\n");
     let mut connection = Connection::open(address)?;
     let mut took = Vec::new();
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(seconds) {
         let begun = Instant::now();
         connection.send(head.as_bytes())?;
-        connection.send(&body)?;
+        connection.send(body)?;
         let reply = connection.reply(false)?;
         anyhow::ensure!((200..300).contains(&reply.status), "a PUT was answered {}", reply.head);
         took.push(begun.elapsed());
