@@ -255,15 +255,15 @@ impl Conversation {
     pub(crate) fn spares(&self, direction: Direction) -> u64 {
         match (direction, &self.request, &self.reply) {
             (Direction::Received, RequestSide::Body { body, .. }, _)
-            | (Direction::Sent, _, ReplySide::Body { body, .. }) => {
-                if self.is_certain(direction, body) {
-                    body.unneeded().0
-                } else {
-                    0
-                }
+            | (Direction::Sent, _, ReplySide::Body { body, .. })
+                if self.is_certain(direction, body) =>
+            {
+                body.unneeded().0
             }
-            (Direction::Received, RequestSide::Opaque, _) | (Direction::Sent, _, ReplySide::Opaque) => {
-                if self.encrypted.is_none() { u64::MAX } else { 0 }
+            (Direction::Received, RequestSide::Opaque, _) | (Direction::Sent, _, ReplySide::Opaque)
+                if self.encrypted.is_none() =>
+            {
+                u64::MAX
             }
             _ => 0,
         }
