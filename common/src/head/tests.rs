@@ -217,3 +217,56 @@ fn beginnings() {
     }
     assert!(!begins(Direction::Received, words(b"PUTTY is a body.").0));
 }
+
+/// The bytes are the client's: no sum may overflow, no look go on for ever or beyond what is there.
+#[test]
+fn whatever_comes_a_look_ends_within_it() {
+    const PIECES: [&str; 18] = [
+        "PUT /b/k HTTP/1.1\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Content-Length: 40000\r\n",
+        "Content-Length: 999999999999999\r\n",
+        "Content-Type: text/plain\r\n",
+        "X-Amz-Date: 20261129T000000Z\r\n",
+        "transfer",
+        "content-",
+        "\r\n",
+        "\n",
+        "\r",
+        ": ",
+        "5\r\nhello",
+        "3fffffff\r\n",
+        "40000000\r\n",
+        "ffffffff",
+        "0",
+        "zz",
+    ];
+    let mut random = 1_u32;
+    let mut below = |bound: usize| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 8) as usize % bound
+    };
+    let mut found_of = [0; 5];
+    for _ in 0..50_000 {
+        let count = below(12);
+        let text: String = (0..count).map(|_| PIECES[below(PIECES.len())]).collect();
+        let kept = (below(1 << 16) << 16 | below(1 << 16)) as u32;
+        let begin = match below(3) {
+            0 => Look::START,
+            1 => Look::resumed(inside::SIZE, if kept.is_multiple_of(2) { 0 } else { DIGITS_READ | kept >> 2 }),
+            // Chunks, or a length.
+            _ if kept.is_multiple_of(2) => Look::resumed(inside::HEAD, kept & (CHUNKED | IN_LINE)),
+            _ => Look::resumed(inside::HEAD, kept & !CHUNKED | LENGTH_READ),
+        };
+        let (look, _) = stepped(begin, text.as_bytes());
+        let found = look.found(Direction::Received);
+        assert!(found.at as usize <= text.len() && found.bytes <= 1 << 30, "{found:?} in {text:?}");
+        found_of[found.inside as usize] += 1;
+        if found.inside >= inside::SIZE {
+            assert_eq!(found.at as usize, text.len(), "{text:?}");
+            let again = Look::resumed(found.inside, look.kept());
+            assert_eq!(stepped(again, b"").0.kept(), look.kept(), "{text:?}");
+        }
+    }
+    assert!(found_of.iter().all(|times| *times > 100), "{found_of:?}");
+}
