@@ -15,6 +15,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -31,27 +32,40 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Nice values of the daemon's threads, by their names.
 fn ahead() -> anyhow::Result<()> {
     for (flags, steps) in [(&[][..], 5), (&["--ring-priority", "off"][..], 0)] {
         let daemon = Daemon::start(&[free_port()?], None, flags)?;
-        let mut threads = Vec::new();
-        for task in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
-            let stat = std::fs::read_to_string(task?.path().join("stat"))?;
-            let (name, rest) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).context("no name")?;
-            // Field 19 of proc_pid_stat(5), the 17th behind the name.
-            let nice: i32 = rest.split_whitespace().nth(16).context("no nice value")?.parse()?;
-            threads.push((name.to_owned(), nice));
+        // A thread has its name, and its place, once it has begun to run.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let threads = threads(&daemon)?;
+            let usual = threads.iter().find(|(name, _)| name == "s3auditd").context("no main thread")?.1;
+            let placed = |(name, nice): &(String, i32)| *nice == if name == "audit" { usual - steps } else { usual };
+            if threads.iter().any(|(name, _)| name == "audit") && threads.iter().all(placed) {
+                break;
+            }
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{flags:?}: {threads:?}, the rings' thread not {steps} steps ahead"
+            );
+            std::thread::sleep(Duration::from_millis(10));
         }
-        let usual = threads.iter().find(|(name, _)| name == "s3auditd").context("no main thread")?.1;
-        let mut expected = threads.clone();
-        for (name, nice) in &mut expected {
-            *nice = if name == "audit" { usual - steps } else { usual };
-        }
-        anyhow::ensure!(threads.iter().any(|(name, _)| name == "audit"), "no thread reads the rings: {threads:?}");
-        anyhow::ensure!(threads == expected, "{flags:?}: {threads:?}, not {expected:?}");
     }
     Ok(())
+}
+
+/// Nice values of the daemon's threads, by their names.
+fn threads(daemon: &Daemon) -> anyhow::Result<Vec<(String, i32)>> {
+    let mut threads = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", daemon.pid()))? {
+        // One may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+        let (name, rest) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')).context("no name")?;
+        // Field 19 of proc_pid_stat(5), the 17th behind the name.
+        let nice = rest.split_whitespace().nth(16).context("no nice value")?.parse()?;
+        threads.push((name.to_owned(), nice));
+    }
+    Ok(threads)
 }
 
 fn bad_input() -> anyhow::Result<()> {
