@@ -1,7 +1,7 @@
 //! How long a message is, as far as the kernel side may look: only to copy less of a body, never to say what a message is.
 //!
 //! [`Look`] goes through the bytes in front by steps of eight, each small enough for the verifier. A mistake costs bytes that are
-//! withheld, and counted (docs/decisions/0066-a-budget-from-the-head.md).
+//! withheld, and counted (docs/decisions/0066-a-budget-from-the-head.md, 0081-chunks-are-followed-in-the-kernel.md).
 #![expect(clippy::cast_possible_truncation, reason = "the low bytes of a word are what is meant")]
 #![expect(clippy::inline_always, reason = "the verifier of old kernels follows a function's numbers one by one")]
 

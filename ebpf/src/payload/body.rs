@@ -1,7 +1,8 @@
-//! A call's beginning, looked at where a message may begin: does a body follow of which nobody needs a byte?
+//! A call's beginning, looked at where a message may begin, or goes on with a head or the line of a chunk: does a body, or a chunk,
+//! follow of which nobody needs a byte?
 //!
 //! It only bounds what is copied by itself, as the run budget does, and only until the other direction moves
-//! (docs/decisions/0066-a-budget-from-the-head.md). It never says where the next message begins.
+//! (docs/decisions/0066-a-budget-from-the-head.md, 0081-chunks-are-followed-in-the-kernel.md). It never says where the next message begins.
 
 use super::{
     direction_of,

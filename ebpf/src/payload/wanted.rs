@@ -1,4 +1,4 @@
-//! What is wanted of a call: by the window that user space set, by the body that a head announced, by the run budget.
+//! What is wanted of a call: by the window that user space set, by the body or chunk that was announced, by the run budget.
 
 use super::Call;
 use crate::{
