@@ -115,6 +115,27 @@ pub mod inside {
     pub const SIZE: u32 = 3;
     /// Where a head goes on.
     pub const HEAD: u32 = 4;
+
+    /// Whether the next call goes on with what the last one ended in the middle of.
+    #[must_use]
+    #[inline(always)]
+    pub const fn resumes(inside: u32) -> bool {
+        inside >= SIZE
+    }
+
+    /// Whether it is a body in chunks, the last line of which was understood.
+    #[must_use]
+    #[inline(always)]
+    pub const fn follows_chunks(inside: u32) -> bool {
+        matches!(inside, CHUNK | SIZE)
+    }
+
+    /// What comes at its end.
+    #[must_use]
+    #[inline(always)]
+    pub const fn behind(inside: u32) -> u32 {
+        if inside == CHUNK { SIZE } else { NOTHING }
+    }
 }
 
 /// What a look has found. (No enum: a variant's missing fields would be spilled uninitialised, which the verifier refuses.)

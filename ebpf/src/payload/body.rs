@@ -7,7 +7,6 @@
 use super::{
     direction_of,
     walk::{CONTINUE, Carry, PIECE, STOP, Walk},
-    wanted::behind,
 };
 use crate::{
     maps::{Scratch, scratch},
@@ -45,11 +44,11 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
     let (place, request) = unsafe { (&mut *place(state, direction), &mut (*state.as_ptr()).request) };
     let (first, second) = (eight(scratch, 0), eight(scratch, 8));
     let known = walk.filled >= BEGINNING_BYTES;
-    let resumes = place.inside >= inside::SIZE && !(known && begins(direction, first));
+    let resumes = inside::resumes(place.inside) && !(known && begins(direction, first));
     let at_chunk = resumes && place.inside == inside::SIZE;
     if resumes {
         walk.look = Look::resumed(place.inside, place.kept);
-    } else if may_begin(walk, place, request, direction, first, second) {
+    } else if message_begins(walk, place, request, direction, first, second) {
         walk.look = Look::START;
     } else {
         return goes_on(walk, place);
@@ -67,7 +66,7 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
     place.inside = found.inside;
     place.body_end = end;
     place.kept = walk.look.kept();
-    if found.inside >= inside::SIZE {
+    if inside::resumes(found.inside) {
         return;
     }
     if at_chunk && found.inside == inside::CHUNK {
@@ -79,7 +78,7 @@ pub unsafe fn look(scratch: *mut Scratch, carry: *mut c_void, state: NonNull<Con
 
 /// Whether a message with a long body may begin with what the walk has read.
 #[inline(always)]
-fn may_begin(
+fn message_begins(
     walk: &Walk,
     place: &mut Place,
     request: &mut u32,
@@ -117,8 +116,7 @@ fn goes_on(walk: &mut Walk, place: &mut Place) {
     let past = walk.end.wrapping_sub(place.body_end) as i32;
     if past >= 0 {
         // It ends with this call.
-        place.inside = if past == 0 { behind(place.inside) } else { inside::NOTHING };
-        place.kept = 0;
+        place.inside = if past == 0 { inside::behind(place.inside) } else { inside::NOTHING };
         if place.inside == inside::SIZE {
             place.run = 0;
         }

@@ -126,7 +126,7 @@ fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wante
     let place = unsafe { &mut *place(state, call.direction) };
     let start_past = call.seq.wrapping_sub(body_end) as i32;
     let end_past = end.wrapping_sub(body_end) as i32;
-    let resumes = inside >= inside::SIZE;
+    let resumes = inside::resumes(inside);
     if resumes && start_past == 0 {
         return Wanted::EVERYTHING;
     }
@@ -153,8 +153,7 @@ fn of_body<const BOUNDED: bool>(origin: &Origin, call: &Call, end: u32) -> Wante
     }
     place.untold = 0;
     if run != 0 && end_past >= 0 {
-        place.inside = behind(inside);
-        place.kept = 0;
+        place.inside = inside::behind(inside);
         place.run = 0;
     }
     Wanted { skip, told, withheld: Withheld { by_us: true, other_seq }, ..Wanted::EVERYTHING }
@@ -174,18 +173,12 @@ fn forget_body(origin: &Origin, direction: Direction) {
     }
 }
 
-/// What comes at the end of what the direction is in.
-#[inline(always)]
-pub const fn behind(inside: u32) -> u32 {
-    if inside == inside::CHUNK { inside::SIZE } else { inside::NOTHING }
-}
-
-/// Whether the direction is in a body in chunks, the last line of which was understood.
+/// See [`inside::follows_chunks`].
 #[inline(always)]
 fn follows_chunks(origin: &Origin, direction: Direction) -> bool {
     let Some(state) = origin.state else { return false };
     // SAFETY: as in `turn`.
-    matches!(unsafe { (*place(state, direction)).inside }, inside::CHUNK | inside::SIZE)
+    inside::follows_chunks(unsafe { (*place(state, direction)).inside })
 }
 
 /// One direction moves: the other one's run is over.
@@ -203,13 +196,14 @@ pub fn turn(origin: &Origin, direction: Direction) {
 }
 
 /// Whether nothing of the direction was copied since the other one moved, or a window ended, but one byte perhaps: a message
-/// may begin; or a head goes on, or the line in front of a chunk. (Go's `net/http` waits with a buffer of one byte while a handler runs; what comes then is a pipelined request.)
+/// may begin; or a head goes on, or the line in front of a chunk. (Go's `net/http` waits with a buffer of one byte while a
+/// handler runs; what comes then is a pipelined request.)
 #[inline(always)]
 pub fn may_begin(origin: &Origin, direction: Direction) -> bool {
     let Some(state) = origin.state else { return false };
     // SAFETY: as in `turn`.
     let Place { run, inside, .. } = unsafe { *place(state, direction) };
-    run <= 1 || inside >= inside::SIZE
+    run <= 1 || inside::resumes(inside)
 }
 
 /// What the direction may still copy in this run.

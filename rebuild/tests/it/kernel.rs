@@ -81,7 +81,7 @@ impl Kernel {
         let end = self.streams[direction as usize].at.wrapping_add(low(total));
         let mut unlimited = false;
         self.streams[1 - direction as usize].run = 0;
-        let follows_chunks = matches!(self.streams[direction as usize].inside, inside::CHUNK | inside::SIZE);
+        let follows_chunks = inside::follows_chunks(self.streams[direction as usize].inside);
         match self.streams[direction as usize].window.filter(|_| !follows_chunks) {
             Some(mut window) if window.kind == WindowKind::Skip as u8 => {
                 if end.wrapping_sub(window.until).cast_signed() < 0 {
@@ -116,7 +116,7 @@ impl Kernel {
         } else if !self.withhold(direction, &mut left, end) {
             return;
         }
-        let resumes = self.streams[direction as usize].inside >= inside::SIZE;
+        let resumes = inside::resumes(self.streams[direction as usize].inside);
         let held = !wanted && (self.streams[direction as usize].run <= 1 || resumes);
         let mut budget = if held { self.look(direction, &left, end) } else { None };
         let goes_on = matches!(self.streams[direction as usize].inside, inside::BODY | inside::CHUNK);
@@ -171,8 +171,7 @@ impl Kernel {
         }
         stream.untold = 0;
         if stream.run != 0 && past >= 0 {
-            stream.inside = behind(stream.inside);
-            stream.kept = 0;
+            stream.inside = inside::behind(stream.inside);
             stream.run = 0;
         }
         if told != 0 {
@@ -196,7 +195,7 @@ impl Kernel {
         };
         let (known, mut first, second) = (filled >= 16, aligned(0), aligned(8));
         let stream = &mut self.streams[direction as usize];
-        let resumes = stream.inside >= inside::SIZE && !(known && head::begins(direction, first));
+        let resumes = inside::resumes(stream.inside) && !(known && head::begins(direction, first));
         let at_chunk = resumes && stream.inside == inside::SIZE;
         if direction == Direction::Received && !resumes {
             if stream.run == 1 {
@@ -232,8 +231,7 @@ impl Kernel {
         }
         let past = end.wrapping_sub(stream.body_end).cast_signed();
         if past >= 0 {
-            stream.inside = if past == 0 { behind(stream.inside) } else { inside::NOTHING };
-            stream.kept = 0;
+            stream.inside = if past == 0 { inside::behind(stream.inside) } else { inside::NOTHING };
             if stream.inside == inside::SIZE {
                 stream.run = 0;
             }
@@ -320,11 +318,6 @@ impl Kernel {
             }
         }
     }
-}
-
-/// What comes at the end of what a direction is in.
-fn behind(inside: u32) -> u32 {
-    if inside == inside::CHUNK { inside::SIZE } else { inside::NOTHING }
 }
 
 fn low(count: u64) -> u32 {
