@@ -139,10 +139,7 @@ impl Conversation {
             let ends_here =
                 body_ends_with_connection && target == Some(index) && open.request_part == Part::Done && sent_whole;
             // Refused before the body: the client had no reason to send it (RFC 9110, 10.1.1).
-            let refused = open.reply_part == Part::Done
-                && open.expects_continue
-                && !open.continued
-                && open.request_body_bytes == 0;
+            let refused = open.reply_part == Part::Done && open.awaits_continue() && open.request_body_bytes == 0;
             if ends_here {
                 open.response_body.whole = open.response_body.bytes.len() as u64 == open.response_body_bytes;
             }
@@ -273,9 +270,7 @@ impl Conversation {
     fn is_certain(&self, direction: Direction, body: &Body) -> bool {
         let begun = body.taken() > 0;
         let certain = match (direction, &self.reply) {
-            (Direction::Received, _) => {
-                begun || !self.open.back().is_some_and(|open| open.expects_continue && !open.continued)
-            }
+            (Direction::Received, _) => begun || !self.open.back().is_some_and(Open::awaits_continue),
             (Direction::Sent, ReplySide::Body { sure, .. }) => *sure || begun,
             (Direction::Sent, _) => false,
         };

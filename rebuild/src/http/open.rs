@@ -53,6 +53,11 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Whether the client waits for `100 Continue`, as far as was seen.
+    pub(crate) const fn awaits_continue(&self) -> bool {
+        self.expects_continue && !self.continued
+    }
+
     pub(crate) const fn new(ordinal: u64, started_ns: u64) -> Self {
         Self {
             ordinal,

@@ -3,7 +3,7 @@
 use super::body::Progress;
 use super::conversation::Conversation;
 use super::doubt::Start;
-use super::open::Part;
+use super::open::{Open, Part};
 use super::reader::HeadReader;
 use super::request_side::head;
 use super::side::{Origin, RequestSide};
@@ -27,7 +27,7 @@ impl Conversation {
             }
             RequestSide::Body { mut body, committed } => {
                 // The client was waiting for `100 Continue`: did it get it, or a refusal, and is this the next head?
-                let waited = self.open.back().is_some_and(|open| open.expects_continue && !open.continued);
+                let waited = self.open.back().is_some_and(Open::awaits_continue);
                 let doubtful = !committed && waited && body.taken() == 0;
                 let (used, progress) = if doubtful { (count, Progress::Broken) } else { body.pass(count) };
                 if progress == Progress::Broken {

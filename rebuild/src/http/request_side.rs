@@ -414,10 +414,7 @@ impl Conversation {
         body.taken() == 0
             && !matches!(self.reply, ReplySide::Unpaired)
             && self.open.back().is_some_and(|open| {
-                open.expects_continue
-                    && !open.continued
-                    && open.reply_part == Part::Done
-                    && span.other >= open.reply_end
+                open.awaits_continue() && open.reply_part == Part::Done && span.other >= open.reply_end
             })
     }
 
@@ -430,9 +427,10 @@ impl Conversation {
         };
         body.taken() == 0
             && lost
-            && self.open.back().is_some_and(|open| {
-                open.expects_continue && !open.continued && open.reply_part == part && open.response.is_none()
-            })
+            && self
+                .open
+                .back()
+                .is_some_and(|open| open.awaits_continue() && open.reply_part == part && open.response.is_none())
     }
 
     /// Whether the gateway has spoken since the last byte was received, and may have ended what it had to say: then the
