@@ -270,6 +270,19 @@ pub fn fetch(address: SocketAddr, target: &str) -> anyhow::Result<Vec<u8>> {
     Ok(reply.body)
 }
 
+/// A body in the chunked transfer coding, so many bytes a chunk.
+#[must_use]
+pub fn in_chunks(body: &[u8], chunk_bytes: usize) -> Vec<u8> {
+    let mut coded = Vec::new();
+    for chunk in body.chunks(chunk_bytes) {
+        coded.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        coded.extend_from_slice(chunk);
+        coded.extend_from_slice(b"\r\n");
+    }
+    coded.extend_from_slice(b"0\r\n\r\n");
+    coded
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

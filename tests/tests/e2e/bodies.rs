@@ -7,7 +7,7 @@ use s3auditd_tests::call::Call;
 use s3auditd_tests::client::sign;
 use s3auditd_tests::gateway::Gateway;
 use s3auditd_tests::gateway::raw::{self, Request};
-use s3auditd_tests::http::Connection;
+use s3auditd_tests::http::{Connection, in_chunks};
 use s3auditd_tests::world::World;
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -38,7 +38,7 @@ fn large() -> anyhow::Result<()> {
             ("GetObject", sign::request(&world.gateway, "GET", &path, &[], b"")),
         ];
         if looks {
-            requests.push(("PutObject", in_chunks(&world.gateway, &path)));
+            requests.push(("PutObject", put_in_chunks(&world.gateway, &path)));
         }
         for (op, request) in requests {
             let reply = connection.ask(&request)?;
@@ -56,21 +56,14 @@ fn large() -> anyhow::Result<()> {
 }
 
 /// A PUT in chunks of odd sizes, with a head that is longer than the first call of some gateways.
-fn in_chunks(gateway: &Gateway, path: &str) -> Vec<u8> {
+fn put_in_chunks(gateway: &Gateway, path: &str) -> Vec<u8> {
     let filling = "f".repeat(1500);
-    let mut request = format!(
+    let head = format!(
         "PUT {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: raw-socket/1\r\nX-Filling: {filling}\r\n\
          Transfer-Encoding: chunked\r\n\r\n",
         gateway.address
-    )
-    .into_bytes();
-    for chunk in vec![b'c'; OBJECT_BYTES].chunks(1_000_003) {
-        request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        request.extend_from_slice(chunk);
-        request.extend_from_slice(b"\r\n");
-    }
-    request.extend_from_slice(b"0\r\n\r\n");
-    request
+    );
+    [head.into_bytes(), in_chunks(&vec![b'c'; OBJECT_BYTES], 1_000_003)].concat()
 }
 
 /// A reply to HEAD has the length of what it does not bring, and so has a 304.

@@ -2,7 +2,7 @@
 
 use crate::tools::Tools;
 use anyhow::Context as _;
-use s3auditd_tests::http::Connection;
+use s3auditd_tests::http::{Connection, in_chunks};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
@@ -60,11 +60,7 @@ pub(crate) fn put(address: SocketAddr, target: &str, bytes: usize, seconds: u64)
 pub(crate) fn put_in_chunks(address: SocketAddr, target: &str, bytes: usize, seconds: u64) -> anyhow::Result<Seen> {
     /// As boto3 has them.
     const CHUNK_BYTES: usize = 128 * 1024;
-    let mut body = Vec::new();
-    for chunk in vec![b'p'; bytes].chunks(CHUNK_BYTES) {
-        body.extend([format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
-    }
-    body.extend(b"0\r\n\r\n");
+    let body = in_chunks(&vec![b'p'; bytes], CHUNK_BYTES);
     put_body(address, target, "Transfer-Encoding: chunked", &body, seconds)
 }
 
